@@ -1,0 +1,384 @@
+// The loops of the CPU kernels, compiled once per instruction set: included inside the set's
+// namespace and target region, after the definitions of
+//   KeepWords     see keep_words.inl
+//   Vector<T>     kLanes, and apply<kStream>(x, y, bits, scale) on that many elements
+
+constexpr uint64_t low_bits(int64_t n) {
+  return n >= kWord ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
+}
+
+// Keep words of arbitrary stretches of mask indices. Remembers the last word, as short rows
+// often continue in it.
+class KeepBits {
+ public:
+  KeepBits(RngState state, Threshold threshold) : words_(state, threshold) {}
+
+  // Bit k of the result: is mask index first + k kept? n <= kWord bits are valid.
+  uint64_t take(uint64_t first, int64_t n) {
+    const uint64_t group = first / kWord;
+    const int shift = static_cast<int>(first % kWord);
+    uint64_t bits = word(group) >> shift;
+    if (shift + n > kWord) {
+      bits |= word(group + 1) << (kWord - shift);
+    }
+    return bits;
+  }
+
+  // `take` of n bits from indices that are `stride` apart.
+  uint64_t take_strided(uint64_t first, int64_t n, int64_t stride) {
+    if (stride == 1) {
+      return take(first, n);
+    }
+    if (stride == 0) {
+      return (take(first, 1) & 1) != 0 ? low_bits(n) : 0;
+    }
+    uint64_t bits = 0;
+    for (int64_t k = 0; k < n; ++k) {
+      bits |= (take(first + static_cast<uint64_t>(k * stride), 1) & 1) << k;
+    }
+    return bits;
+  }
+
+  void fill(uint64_t first, int64_t n, int64_t stride, uint64_t* words) {
+    if (stride == 1 && first % kWord == 0) {
+      const uint64_t group = first / kWord;
+      int64_t k = 0;
+      for (; (k + KeepWords::kBatch - 1) * kWord < n; k += KeepWords::kBatch) {
+        const KeepWords::Batch batch = words_.batch(group + static_cast<uint64_t>(k));
+        std::copy_n(batch.word, KeepWords::kBatch, words + k);
+      }
+      for (; k * kWord < n; ++k) {
+        words[k] = words_.word(group + static_cast<uint64_t>(k));
+      }
+      return;
+    }
+    for (int64_t k = 0; k * kWord < n; ++k) {
+      words[k] = take_strided(
+          first + static_cast<uint64_t>(k * kWord * stride), std::min(kWord, n - k * kWord),
+          stride);
+    }
+  }
+
+ private:
+  uint64_t word(uint64_t group) {
+    if (group != group_) {
+      group_ = group;
+      word_ = words_.word(group);
+    }
+    return word_;
+  }
+
+  KeepWords words_;
+  uint64_t group_ = ~uint64_t{0};  // no group: indices have 64 bits
+  uint64_t word_ = 0;
+};
+
+template <class T, bool kStream = false>
+inline __attribute__((always_inline)) void apply_word(
+    const T* x,
+    T* y,
+    uint64_t keep,
+    compute_t<T> scale) {
+  constexpr int kLanes = Vector<T>::kLanes;
+  for (int j = 0; j < kWord; j += kLanes) {
+    Vector<T>::template apply<kStream>(x + j, y + j, keep >> j, scale);
+  }
+}
+
+// Less than kWord elements.
+template <class T>
+__attribute__((noinline)) void apply_part(
+    const T* x,
+    T* y,
+    int64_t n,
+    uint64_t keep,
+    compute_t<T> scale) {
+  constexpr int kLanes = Vector<T>::kLanes;
+  int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes) {
+    Vector<T>::template apply<false>(x + j, y + j, keep >> j, scale);
+  }
+  for (; j < n; ++j) {
+    y[j] = apply_keep(x[j], ((keep >> j) & 1) != 0, scale);
+  }
+}
+
+// n elements that are dense on both sides.
+template <class T>
+inline void apply_dense(
+    const T* x,
+    T* y,
+    int64_t n,
+    const uint64_t* words,
+    compute_t<T> scale) {
+  int64_t k = 0;
+  for (; k + kWord <= n; k += kWord) {
+    apply_word(x + k, y + k, words[k / kWord], scale);
+  }
+  if (k < n) {
+    apply_part(x + k, y + k, n - k, words[k / kWord], scale);
+  }
+}
+
+template <class T>
+void apply_row(
+    const T* x,
+    int64_t in,
+    T* y,
+    int64_t out,
+    int64_t n,
+    const uint64_t* words,
+    compute_t<T> scale) {
+  if (in == 1 && out == 1) {
+    return apply_dense(x, y, n, words, scale);
+  }
+  T staged[kWord];
+  for (int64_t k = 0; k < n; k += kWord) {
+    const int64_t count = std::min(kWord, n - k);
+    const T* source = x + k;
+    if (in != 1) {
+      for (int64_t j = 0; j < count; ++j) {
+        staged[j] = x[(k + j) * in];
+      }
+      source = staged;
+    }
+    apply_dense(source, out == 1 ? y + k : staged, count, words + k / kWord, scale);
+    for (int64_t j = 0; out != 1 && j < count; ++j) {
+      y[(k + j) * out] = staged[j];
+    }
+  }
+}
+
+// Row r, bit c of the 64 x 64 bit matrix becomes row c, bit r (Hacker's Delight, section 7-3).
+inline void transpose_bits(uint64_t* rows) {
+  uint64_t mask = 0x00000000ffffffff;
+  for (int width = 32; width != 0; width >>= 1, mask ^= mask << width) {
+    for (int base = 0; base < kWord; base += 2 * width) {
+      for (int r = base; r < base + width; ++r) {
+        const uint64_t swapped = ((rows[r] >> width) ^ rows[r + width]) & mask;
+        rows[r] ^= swapped << width;
+        rows[r + width] ^= swapped;
+      }
+    }
+  }
+}
+
+// Appends pieces of less than kWord bits to a run of keep words.
+class BitWriter {
+ public:
+  explicit BitWriter(uint64_t* words) : words_(words) {}
+
+  void append(uint64_t bits, int64_t n) {
+    bits &= low_bits(n);
+    pending_ |= bits << used_;
+    used_ += n;
+    if (used_ >= kWord) {
+      *words_++ = pending_;
+      used_ -= kWord;
+      pending_ = used_ == 0 ? 0 : bits >> (n - used_);
+    }
+  }
+
+  void finish() {
+    if (used_ != 0) {
+      *words_ = pending_;
+    }
+  }
+
+ private:
+  uint64_t* words_;
+  uint64_t pending_ = 0;
+  int64_t used_ = 0;
+};
+
+// The units of a plan, one after the other.
+template <class T>
+class Worker {
+ public:
+  Worker(const Plan& plan, const Task& task)
+      : plan_(plan),
+        in_(static_cast<const T*>(std::is_same_v<T, bool> ? task.out : task.in)),
+        out_(static_cast<T*>(task.out)),
+        scale_(static_cast<compute_t<T>>(task.threshold.scale())),
+        bits_(task.state, task.threshold) {}
+
+  void run(int64_t begin, int64_t end) {
+    seek(begin);
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const uint64_t first = plan_.base + mask_;
+      const T* x = in_ + in_offset_;
+      T* y = out_ + out_offset_;
+      if (plan_.kind == Kind::kRows) {
+        rows(x, y, first);
+      } else if (plan_.kind == Kind::kPacked) {
+        packed(x, y, first);
+      } else {
+        tile(x, y, first);
+      }
+      advance();
+    }
+  }
+
+ private:
+  // What is left of a dimension at the current piece of it.
+  int64_t piece_length(const Dim& dim, int loop, int64_t piece) const {
+    return loop < 0 ? dim.size : std::min(piece, dim.size - position_[loop] * piece);
+  }
+
+  void rows(const T* x, T* y, uint64_t first) {
+    const int64_t n = piece_length(plan_.row, plan_.row_loop, plan_.row_piece);
+    if (first != filled_first_ || n != filled_n_) {
+      bits_.fill(first, n, plan_.row.mask, words_);
+      filled_first_ = first;
+      filled_n_ = n;
+    }
+    apply_row(x, plan_.row.in, y, plan_.row.out, n, words_, scale_);
+  }
+
+  void packed(const T* x, T* y, uint64_t first) {
+    const int64_t n = plan_.row.size;
+    const int64_t rows = piece_length(plan_.run, plan_.run_loop, plan_.run_piece);
+    BitWriter writer(words_);
+    for (int64_t r = 0; r < rows; ++r) {
+      const uint64_t start = first + static_cast<uint64_t>(r * plan_.run.mask);
+      writer.append(bits_.take_strided(start, n, plan_.row.mask), n);
+    }
+    writer.finish();
+    apply_row(x, 1, y, 1, rows * n, words_, scale_);
+  }
+
+  void tile(const T* x, T* y, uint64_t first) {
+    const int64_t columns = piece_length(plan_.row, plan_.row_loop, plan_.row_piece);
+    const int64_t rows = piece_length(plan_.run, plan_.run_loop, plan_.run_piece);
+    for (int64_t c = 0; c < columns; ++c) {
+      if (c == 0 || plan_.row.mask != 0) {
+        bits_.fill(
+            first + static_cast<uint64_t>(c * plan_.row.mask), rows, 1,
+            columns_ + c * kTileWords);
+      } else {
+        std::copy_n(columns_, kTileWords, columns_ + c * kTileWords);
+      }
+    }
+    BitWriter writer(words_);
+    for (int64_t k = 0; k * kWord < rows; ++k) {
+      uint64_t square[kWord] = {};
+      for (int64_t c = 0; c < columns; ++c) {
+        square[c] = columns_[c * kTileWords + k];
+      }
+      transpose_bits(square);
+      const int64_t count = std::min(kWord, rows - k * kWord);
+      for (int64_t r = 0; r < count; ++r) {
+        if (plan_.adjacent) {
+          writer.append(square[r], columns);
+        } else {
+          const int64_t row = k * kWord + r;
+          apply_row(
+              x + row * plan_.run.in, plan_.row.in, y + row * plan_.run.out, plan_.row.out,
+              columns, &square[r], scale_);
+        }
+      }
+    }
+    if (plan_.adjacent) {
+      writer.finish();
+      apply_row(x, 1, y, 1, rows * columns, words_, scale_);
+    }
+  }
+
+  void seek(int64_t unit) {
+    for (int loop = 0; loop < plan_.nloops; ++loop) {
+      const Loop& axis = plan_.loops[loop];
+      position_[loop] = unit % axis.size;
+      unit /= axis.size;
+      step(axis, position_[loop]);
+    }
+  }
+
+  void advance() {
+    for (int loop = 0; loop < plan_.nloops; ++loop) {
+      const Loop& axis = plan_.loops[loop];
+      if (++position_[loop] < axis.size) {
+        step(axis, 1);
+        return;
+      }
+      step(axis, 1 - axis.size);
+      position_[loop] = 0;
+    }
+  }
+
+  void step(const Loop& axis, int64_t n) {
+    in_offset_ += n * axis.in;
+    out_offset_ += n * axis.out;
+    mask_ += static_cast<uint64_t>(n * axis.mask);
+  }
+
+  static constexpr int64_t kTileWords = kTileRun / kWord;
+
+  const Plan& plan_;
+  const T* in_;
+  T* out_;
+  compute_t<T> scale_;
+  KeepBits bits_;
+  int64_t position_[IndexMap::kMaxDims + 2];
+  int64_t in_offset_ = 0;
+  int64_t out_offset_ = 0;
+  uint64_t mask_ = 0;
+  uint64_t filled_first_ = 0;
+  int64_t filled_n_ = 0;  // 0: words_ holds nothing
+  uint64_t columns_[kWord * kTileWords];
+  uint64_t words_[kWord * kTileWords > kSegment / kWord ? kWord * kTileWords : kSegment / kWord];
+};
+
+// The dense case, a keep word at a time without a buffer.
+template <class T, bool kStream>
+void run_flat(const Plan& plan, const Task& task, int64_t begin, int64_t end) {
+  KeepWords words(task.state, task.threshold);
+  const T* x = static_cast<const T*>(std::is_same_v<T, bool> ? task.out : task.in);
+  T* y = static_cast<T*>(task.out);
+  const auto scale = static_cast<compute_t<T>>(task.threshold.scale());
+  const uint64_t base = plan.base / kWord;
+  const int64_t full = std::min(end, plan.row.size / kWord);
+  constexpr int kBatch = KeepWords::kBatch;
+  int64_t g = begin;
+  for (; g + kBatch <= full; g += kBatch) {
+    const KeepWords::Batch keep = words.batch(base + static_cast<uint64_t>(g));
+    for (int k = 0; k < kBatch; ++k) {
+      const int64_t start = (g + k) * kWord;
+      apply_word<T, kStream>(x + start, y + start, keep.word[k], scale);
+    }
+  }
+  for (; g < end; ++g) {
+    const int64_t start = g * kWord;
+    const int64_t n = std::min(kWord, plan.row.size - start);
+    const uint64_t keep = words.word(base + static_cast<uint64_t>(g));
+    apply_dense(x + start, y + start, n, &keep, scale);
+  }
+  if (kStream) {
+    Vector<T>::fence();
+  }
+}
+
+template <class T>
+void run_typed(const Plan& plan, const Task& task, int64_t begin, int64_t end) {
+  if (plan.kind != Kind::kFlat) {
+    Worker<T>(plan, task).run(begin, end);
+  } else if (plan.stream) {
+    run_flat<T, true>(plan, task, begin, end);
+  } else {
+    run_flat<T, false>(plan, task, begin, end);
+  }
+}
+
+void run(const Plan& plan, const Task& task, int64_t begin, int64_t end) {
+  switch (task.dtype) {
+    case ScalarType::kFloat64:
+      return run_typed<double>(plan, task, begin, end);
+    case ScalarType::kFloat32:
+      return run_typed<float>(plan, task, begin, end);
+    case ScalarType::kBFloat16:
+      return run_typed<BFloat16>(plan, task, begin, end);
+    case ScalarType::kFloat16:
+      return run_typed<Float16>(plan, task, begin, end);
+    case ScalarType::kBool:
+      return run_typed<bool>(plan, task, begin, end);
+  }
+}

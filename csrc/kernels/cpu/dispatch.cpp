@@ -1,0 +1,148 @@
+// The instruction sets, each a namespace with its own target region, and the choice among them.
+//
+// Regions rather than compiler flags per file: what is instantiated inside a region lives in that
+// region's namespace, so that no AVX-512 copy of a shared inline function can be linked into the
+// scalar path.
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+
+#include "core/mask.h"
+#include "kernels/cpu/kernel.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define DROPOUT_X86 1
+#include <immintrin.h>
+#endif
+
+namespace dropout::cpu {
+namespace {
+
+// The first comparison of up to eight blocks, one bit an element.
+struct Comparison64 {
+  uint64_t keep;
+  uint64_t tie;
+};
+
+namespace scalar {
+#include "core/philox_lanes.inl"
+
+#include "kernels/cpu/scalar.inl"
+
+#include "kernels/cpu/keep_words.inl"
+
+#include "kernels/cpu/body.inl"
+}  // namespace scalar
+
+#if DROPOUT_X86
+// GCC's AVX-512 headers read a deliberately undefined register (GCC bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC push_options
+#pragma GCC target("avx2,f16c")
+namespace avx2 {
+#include "core/philox_lanes.inl"
+
+#include "kernels/cpu/avx2.inl"
+
+#include "kernels/cpu/keep_words.inl"
+
+#include "kernels/cpu/body.inl"
+}  // namespace avx2
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+namespace avx512 {
+#include "core/philox_lanes.inl"
+
+#include "kernels/cpu/avx512.inl"
+
+#include "kernels/cpu/keep_words.inl"
+
+#include "kernels/cpu/body.inl"
+}  // namespace avx512
+#pragma GCC pop_options
+#pragma GCC diagnostic pop
+#endif
+
+using Run = void (*)(const Plan&, const Task&, int64_t, int64_t);
+
+struct Implementation {
+  const char* name;
+  bool supported;
+  Run run;
+};
+
+const Implementation* implementations() {
+#if DROPOUT_X86
+  static const Implementation table[kPaths] = {
+      {"scalar", true, scalar::run},
+      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"), avx2::run},
+      {"avx512",
+       __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"),
+       avx512::run},
+  };
+#else
+  static const Implementation table[kPaths] = {
+      {"scalar", true, scalar::run}, {"avx2", false, nullptr}, {"avx512", false, nullptr}};
+#endif
+  return table;
+}
+
+// The path named by DROPOUT_EXT_CPU, or the best this machine has.
+int initial_path() {
+  const char* forced = std::getenv("DROPOUT_EXT_CPU");
+  std::string names;
+  for (int path = kPaths - 1; path >= 0; --path) {
+    const Implementation& candidate = implementations()[path];
+    if (!candidate.supported) {
+      continue;
+    }
+    if (forced == nullptr || *forced == '\0' || std::string(forced) == candidate.name) {
+      return path;
+    }
+    names = candidate.name + (names.empty() ? "" : ", " + names);
+  }
+  throw std::runtime_error(
+      std::string("DROPOUT_EXT_CPU must name an instruction set of this machine (") + names +
+      "), but got '" + forced + "'");
+}
+
+std::atomic<int>& active() {
+  static std::atomic<int> path{initial_path()};
+  return path;
+}
+
+}  // namespace
+
+const char* path_name(Path path) {
+  return implementations()[static_cast<int>(path)].name;
+}
+
+bool path_supported(Path path) {
+  return implementations()[static_cast<int>(path)].supported;
+}
+
+Path active_path() {
+  return static_cast<Path>(active().load(std::memory_order_relaxed));
+}
+
+bool set_active_path(Path path) {
+  if (!path_supported(path)) {
+    return false;
+  }
+  active().store(static_cast<int>(path), std::memory_order_relaxed);
+  return true;
+}
+
+void run(const Plan& plan, const Task& task, int64_t begin, int64_t end) {
+  implementations()[static_cast<int>(active_path())].run(plan, task, begin, end);
+}
+
+}  // namespace dropout::cpu

@@ -1,0 +1,50 @@
+// What a device offers to the operators. Arguments have been checked, `out` is not empty, and some
+// but not all elements are dropped.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <optional>
+
+#include "core/index_map.h"
+#include "core/mask.h"
+
+namespace dropout {
+
+struct Application {
+  at::Tensor in;  // undefined: `out` is boolean and receives the mask itself
+  at::Tensor out;
+  Threshold threshold;
+  IndexMap map;
+};
+
+namespace cpu {
+
+// The rng_state of one call: a tensor of two int64, seed and offset.
+at::Tensor draw(const at::Tensor& input, const std::optional<at::Generator>& generator);
+
+void apply(const Application& application, const at::Tensor& rng_state);
+
+// draw and apply at once. Returns the rng_state, undefined unless it is wanted.
+at::Tensor draw_and_apply(
+    const Application& application,
+    const std::optional<at::Generator>& generator,
+    bool want_state);
+
+}  // namespace cpu
+
+// As cpu; in a build without CUDA each of these is an error that says so.
+namespace cuda {
+
+at::Tensor draw(const at::Tensor& input, const std::optional<at::Generator>& generator);
+
+void apply(const Application& application, const at::Tensor& rng_state);
+
+at::Tensor draw_and_apply(
+    const Application& application,
+    const std::optional<at::Generator>& generator,
+    bool want_state);
+
+}  // namespace cuda
+}  // namespace dropout

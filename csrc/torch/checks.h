@@ -1,0 +1,32 @@
+// Argument checks, each in one place; all run before anything is drawn, allocated or written.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+#include <c10/util/OptionalArrayRef.h>
+
+#include <optional>
+
+#include "core/scalar.h"
+
+namespace dropout {
+
+// ValueError unless 0 <= p <= 1, in the words of torch.nn.Dropout.
+void check_probability(double p);
+
+// TypeError unless the tensor is strided and of a floating point type with a kernel.
+void check_input(const at::Tensor& input);
+
+// `rng_state`: int64, shape [2], on the device of `input`.
+void check_rng_state(const at::Tensor& rng_state, c10::Device device);
+
+void check_generator(const std::optional<at::Generator>& generator, c10::Device device);
+
+void check_mask_strides(const c10::OptionalArrayRef<c10::SymInt>& mask_strides, int64_t ndim);
+
+// RuntimeError if two elements of a tensor that is to be written share memory.
+void check_writable(const at::Tensor& tensor);
+
+ScalarType scalar_type(const at::Tensor& tensor);
+
+}  // namespace dropout

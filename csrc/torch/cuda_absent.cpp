@@ -1,0 +1,31 @@
+// The CUDA backend of a build without CUDA.
+#include <c10/util/Exception.h>
+
+#include "torch/backend.h"
+
+namespace dropout::cuda {
+namespace {
+
+[[noreturn]] void refuse() {
+  TORCH_CHECK(
+      false,
+      "dropout_ext was built without CUDA, but got a CUDA tensor. Rebuild it where a CUDA "
+      "toolkit and a CUDA build of torch are installed: "
+      "FORCE_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps .");
+}
+
+}  // namespace
+
+at::Tensor draw(const at::Tensor&, const std::optional<at::Generator>&) {
+  refuse();
+}
+
+void apply(const Application&, const at::Tensor&) {
+  refuse();
+}
+
+at::Tensor draw_and_apply(const Application&, const std::optional<at::Generator>&, bool) {
+  refuse();
+}
+
+}  // namespace dropout::cuda

@@ -1,0 +1,146 @@
+// The one place where operators are registered and bound to Python.
+#include <torch/csrc/utils/pybind.h>
+#include <torch/library.h>
+#include <torch/version.h>
+
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/kernel.h"
+#include "torch/autograd.h"
+#include "torch/checks.h"
+#include "torch/functionalize.h"
+#include "torch/ops.h"
+
+namespace dropout {
+namespace {
+
+namespace py = pybind11;
+
+TORCH_LIBRARY(dropout_ext, m) {
+  // generator -> rng_state (int64, [2]: seed, offset) on the device of the input.
+  m.def(
+      "draw(Tensor input, *, Generator? generator=None) -> Tensor",
+      {at::Tag::nondeterministic_seeded, at::Tag::pt2_compliant_tag});
+  // The rest is pure: the mask is a function of rng_state and of the index
+  // mask_base + sum over d of coordinate_d * mask_strides_d, by default the row-major one.
+  m.def(
+      "dropout(Tensor input, float p, Tensor rng_state, *, SymInt[]? mask_strides=None, "
+      "SymInt mask_base=0) -> Tensor",
+      {at::Tag::pt2_compliant_tag});
+  m.def(
+      "dropout_(Tensor(a!) input, float p, Tensor rng_state, *, SymInt[]? mask_strides=None, "
+      "SymInt mask_base=0) -> Tensor(a!)",
+      {at::Tag::pt2_compliant_tag});
+  // True = kept.
+  m.def(
+      "dropout_mask(SymInt[] size, float p, Tensor rng_state, *, SymInt[]? mask_strides=None, "
+      "SymInt mask_base=0) -> Tensor",
+      {at::Tag::pt2_compliant_tag});
+
+  for (const auto device : {c10::DispatchKey::CPU, c10::DispatchKey::CUDA}) {
+    m.impl("draw", torch::dispatch(device, kernels::draw));
+    m.impl("dropout", torch::dispatch(device, kernels::dropout));
+    m.impl("dropout_", torch::dispatch(device, kernels::dropout_));
+    m.impl("dropout_mask", torch::dispatch(device, kernels::dropout_mask));
+  }
+  m.impl("draw", torch::dispatch(c10::DispatchKey::Meta, meta::draw));
+  m.impl("dropout", torch::dispatch(c10::DispatchKey::Meta, meta::dropout));
+  m.impl("dropout_", torch::dispatch(c10::DispatchKey::Meta, meta::dropout_));
+  m.impl("dropout_mask", torch::dispatch(c10::DispatchKey::Meta, meta::dropout_mask));
+
+  const auto autograd = c10::DispatchKey::Autograd;
+  m.impl("draw", torch::dispatch(autograd, torch::CppFunction::makeFallthrough()));
+  m.impl("dropout", torch::dispatch(autograd, autograd::dropout));
+  m.impl("dropout_", torch::dispatch(autograd, autograd::dropout_));
+  m.impl("dropout_mask", torch::dispatch(autograd, torch::CppFunction::makeFallthrough()));
+  m.impl(
+      "dropout_",
+      torch::dispatch(
+          c10::DispatchKey::ADInplaceOrView, autograd::bump_version_of_dropout_));
+  m.impl(
+      "dropout_", torch::dispatch(c10::DispatchKey::Functionalize, functionalize::dropout_));
+}
+
+// p as torch.nn.functional.dropout takes it; ValueError for what is not a number.
+double to_probability(py::handle p) {
+  const double value = PyFloat_AsDouble(p.ptr());
+  if (value == -1.0 && PyErr_Occurred() != nullptr) {
+    PyErr_Clear();
+    throw py::value_error(
+        "dropout probability has to be between 0 and 1, but got " +
+        py::repr(p).cast<std::string>());
+  }
+  return value;
+}
+
+at::Tensor dropout_from_python(
+    const at::Tensor& input,
+    py::handle p,
+    bool training,
+    bool inplace,
+    const std::optional<at::Generator>& generator,
+    const std::optional<at::Tensor>& rng_state,
+    const std::optional<std::vector<int64_t>>& mask_strides,
+    int64_t mask_base) {
+  const double probability = to_probability(p);
+  const py::gil_scoped_release no_gil;
+  return dropout_eager(
+      input, probability, training, inplace, generator, rng_state,
+      mask_strides.has_value() ? at::OptionalIntArrayRef(*mask_strides) : std::nullopt,
+      mask_base);
+}
+
+std::vector<std::string> cpu_paths() {
+  std::vector<std::string> names;
+  for (int path = 0; path < cpu::kPaths; ++path) {
+    if (cpu::path_supported(static_cast<cpu::Path>(path))) {
+      names.emplace_back(cpu::path_name(static_cast<cpu::Path>(path)));
+    }
+  }
+  return names;
+}
+
+void set_cpu_path(const std::string& name) {
+  for (int path = 0; path < cpu::kPaths; ++path) {
+    if (name == cpu::path_name(static_cast<cpu::Path>(path)) &&
+        cpu::set_active_path(static_cast<cpu::Path>(path))) {
+      return;
+    }
+  }
+  throw py::value_error("no such instruction set on this machine: '" + name + "'");
+}
+
+py::dict build_facts() {
+  py::dict facts;
+  facts["torch"] = TORCH_VERSION;
+#if defined(DROPOUT_EXT_CUDA)
+  facts["cuda"] = std::to_string(CUDA_VERSION / 1000) + "." +
+                  std::to_string(CUDA_VERSION % 1000 / 10);
+  facts["cuda_archs"] = DROPOUT_EXT_CUDA_ARCHS;
+#else
+  facts["cuda"] = py::none();
+  facts["cuda_archs"] = py::none();
+#endif
+  return facts;
+}
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+  cpu::active_path();  // a wrong DROPOUT_EXT_CPU is an error at import
+  m.def(
+      "dropout", dropout_from_python, py::arg("input"), py::arg("p"), py::arg("training"),
+      py::arg("inplace"), py::arg("generator") = py::none(), py::arg("rng_state") = py::none(),
+      py::arg("mask_strides") = py::none(), py::arg("mask_base") = 0);
+  m.def("check_probability", [](py::handle p) {
+    const double value = to_probability(p);
+    check_probability(value);
+    return value;
+  });
+  m.def("cpu_path", [] { return cpu::path_name(cpu::active_path()); });
+  m.def("cpu_paths", cpu_paths);
+  m.def("set_cpu_path", set_cpu_path, py::arg("name"));
+  m.def("build_facts", build_facts);
+}
+
+}  // namespace
+}  // namespace dropout

@@ -1,0 +1,19 @@
+from typing import Any
+
+from torch import Generator, Tensor
+
+def dropout(
+    input: Tensor,
+    p: float,
+    training: bool,
+    inplace: bool,
+    generator: Generator | None = None,
+    rng_state: Tensor | None = None,
+    mask_strides: list[int] | None = None,
+    mask_base: int = 0,
+) -> Tensor: ...
+def check_probability(p: float) -> float: ...
+def cpu_path() -> str: ...
+def cpu_paths() -> list[str]: ...
+def set_cpu_path(name: str) -> None: ...
+def build_facts() -> dict[str, Any]: ...

@@ -1,0 +1,21 @@
+"""Dropout for PyTorch whose mask is a pure function of (seed, offset, element index).
+
+The kernels make the Bernoulli mask and apply the inverted scaling in one pass over memory. The
+mask is never stored, and it is the same on every device, for every dtype, memory layout, number
+of threads and number of shards.
+"""
+
+import torch
+
+from dropout_ext._check import check_torch_version, load_build
+
+_build = load_build()
+check_torch_version(_build.TORCH_VERSION, torch.__version__)
+
+from dropout_ext import functional  # noqa: E402
+from dropout_ext._info import build_info  # noqa: E402
+from dropout_ext._rng_state import rng_state  # noqa: E402
+from dropout_ext.modules import Dropout  # noqa: E402
+
+__version__ = _build.VERSION
+__all__ = ["Dropout", "build_info", "functional", "rng_state"]

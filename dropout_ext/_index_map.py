@@ -1,0 +1,64 @@
+"""Where in the mask the elements of a tensor lie: index = base + sum of coordinate * stride."""
+
+from collections.abc import Sequence
+
+Shard = tuple[Sequence[int], Sequence[int]]
+
+
+def index_map(
+    shape: Sequence[int], broadcast_dims: int | Sequence[int], shard: Shard | None
+) -> tuple[list[int] | None, int]:
+    """Mask strides and base of a tensor of this shape.
+
+    Args:
+        shape: of the tensor at hand.
+        broadcast_dims: dimensions along which one decision is shared; their stride is 0 and the
+            others are those of the shape with 1 in their place.
+        shard: ``(global_shape, start)`` if the tensor is the piece of a larger one that begins at
+            the coordinates ``start``.
+
+    Returns:
+        The strides, None if they are the row-major ones of ``shape``, and the base.
+    """
+    if isinstance(broadcast_dims, int):
+        broadcast_dims = (broadcast_dims,)
+    if not broadcast_dims and shard is None:
+        return None, 0
+    global_shape, start = (shape, [0] * len(shape)) if shard is None else _checked(shape, shard)
+    shared = _normalized(broadcast_dims, len(shape))
+    strides = [0] * len(shape)
+    stride = 1
+    for d in reversed(range(len(shape))):
+        if d not in shared:
+            strides[d] = stride
+            stride *= global_shape[d]
+    return strides, sum(s * m for s, m in zip(start, strides, strict=True))
+
+
+def _normalized(dims: Sequence[int], ndim: int) -> set[int]:
+    for d in dims:
+        if not -ndim <= d < ndim:
+            raise IndexError(
+                f"dropout: broadcast_dims out of range (expected to be in range of "
+                f"[{-ndim}, {ndim - 1}], but got {d})"
+            )
+    shared = {d % ndim for d in dims}
+    if len(shared) != len(dims):
+        raise ValueError(f"dropout: broadcast_dims names a dimension twice: {tuple(dims)}")
+    return shared
+
+
+def _checked(shape: Sequence[int], shard: Shard) -> Shard:
+    global_shape, start = shard
+    if not len(global_shape) == len(start) == len(shape):
+        raise ValueError(
+            f"dropout: shard must give a global shape and a start of {len(shape)} dimensions, "
+            f"but got {tuple(global_shape)} and {tuple(start)}"
+        )
+    for d, (size, whole, first) in enumerate(zip(shape, global_shape, start, strict=True)):
+        if first < 0 or first + size > whole:
+            raise ValueError(
+                f"dropout: the shard of shape {tuple(shape)} at {tuple(start)} does not lie "
+                f"within the global shape {tuple(global_shape)} (dimension {d})"
+            )
+    return global_shape, start

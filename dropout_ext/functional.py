@@ -1,0 +1,139 @@
+"""Functional interface."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from dropout_ext import _C
+from dropout_ext._index_map import Shard, index_map
+
+__all__ = ["dropout", "dropout_mask"]
+
+
+def dropout(
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+    *,
+    generator: Generator | None = None,
+    rng_state: Tensor | None = None,
+    broadcast_dims: int | Sequence[int] = (),
+    shard: Shard | None = None,
+) -> Tensor:
+    """Zeroes elements with probability ``p`` and scales the others by ``1 / (1 - p)``.
+
+    Element i, counted in row-major order whatever the strides, is dropped if a 32-bit number that
+    Philox4x32-10 (Salmon et al., SC'11) gives for (seed, offset, i) is below ``round(p * 2^32)``.
+    The scale is that of the realised probability (inverted dropout, Srivastava et al., JMLR 15,
+    2014), applied in float32 (float64 for float64) and rounded once, so that the expectation of
+    the output is the input. What is dropped becomes +0, be it Inf or NaN.
+
+    The backward pass computes the mask again: 16 bytes are kept for it.
+
+    Args:
+        input: float64, float32, bfloat16 or float16 tensor of any shape and strides.
+        p: probability of an element to be zeroed, in [0, 1].
+        training: if False, the input itself is returned.
+        inplace: write the result into ``input``.
+        generator: takes the place of the default generator of the input's device. A call with
+            ``p > 0`` draws once, whatever the size of the input.
+        rng_state: (seed, offset) as of :func:`dropout_ext.rng_state`, on the device of the input;
+            nothing is drawn then, and the result is a pure function.
+        broadcast_dims: dimensions along which one decision is shared (Flax's term; the dimensions
+            of size 1 in Keras' noise_shape). May be negative.
+        shard: ``(global_shape, start)`` if ``input`` is the piece of a larger tensor that begins
+            at the coordinates ``start``: it then gets that piece of the larger tensor's mask.
+
+    Returns:
+        A tensor of the shape, dtype and memory format of ``input``; ``input`` itself if
+        ``training`` is False or ``p`` is 0.
+
+    Raises:
+        ValueError: ``p`` outside [0, 1], NaN or not a number; ``generator`` and ``rng_state`` both
+            given; ``rng_state`` of another shape; a ``shard`` outside its global shape.
+        TypeError: ``input`` of another dtype or layout; ``rng_state`` not int64.
+        IndexError: ``broadcast_dims`` out of range.
+        RuntimeError: ``generator`` or ``rng_state`` on another device; ``inplace`` on a leaf that
+            requires grad or on memory that overlaps itself; a CUDA tensor in a build without CUDA.
+    """
+    if has_torch_function_unary(input):
+        return handle_torch_function(
+            dropout,
+            (input,),
+            input,
+            p,
+            training,
+            inplace,
+            generator=generator,
+            rng_state=rng_state,
+            broadcast_dims=broadcast_dims,
+            shard=shard,
+        )
+    if broadcast_dims == () and shard is None:
+        strides, base = None, 0
+    else:
+        strides, base = index_map(input.shape, broadcast_dims, shard)
+    if torch.compiler.is_compiling():
+        return _traced(input, p, training, inplace, generator, rng_state, strides, base)
+    return _C.dropout(input, p, training, inplace, generator, rng_state, strides, base)
+
+
+def _traced(
+    input: Tensor,
+    p: float,
+    training: bool,
+    inplace: bool,
+    generator: Generator | None,
+    rng_state: Tensor | None,
+    mask_strides: list[int] | None,
+    mask_base: int,
+) -> Tensor:
+    """The two operators that ``_C.dropout`` fuses, apart.
+
+    Compilers may compute a pure operator again in the backward pass, but never a draw.
+    """
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+    if not training or p == 0.0:
+        return input
+    if rng_state is None:
+        rng_state = torch.ops.dropout_ext.draw(input.detach(), generator=generator)
+    op = torch.ops.dropout_ext.dropout_ if inplace else torch.ops.dropout_ext.dropout
+    result: Tensor = op(input, p, rng_state, mask_strides=mask_strides, mask_base=mask_base)
+    return result
+
+
+def dropout_mask(
+    shape: Sequence[int],
+    p: float = 0.5,
+    *,
+    rng_state: Tensor,
+    broadcast_dims: int | Sequence[int] = (),
+    shard: Shard | None = None,
+    device: torch.device | str | int | None = None,
+) -> Tensor:
+    """The mask that :func:`dropout` applies to a tensor of this shape.
+
+    Args:
+        shape: of the mask.
+        p: probability of an element to be dropped, in [0, 1].
+        rng_state: (seed, offset) as of :func:`dropout_ext.rng_state`.
+        broadcast_dims: as in :func:`dropout`.
+        shard: as in :func:`dropout`.
+        device: of the mask; by default that of ``rng_state``.
+
+    Returns:
+        Boolean tensor, True = kept.
+
+    Raises:
+        ValueError, TypeError, IndexError: as :func:`dropout`.
+    """
+    strides, base = index_map(shape, broadcast_dims, shard)
+    state = rng_state if device is None else rng_state.to(device)
+    mask: Tensor = torch.ops.dropout_ext.dropout_mask(
+        shape, p, state, mask_strides=strides, mask_base=base
+    )
+    return mask
