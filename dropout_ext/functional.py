@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dropout_ext import _C
+from dropout_ext._checks import check_generator, check_probability
 from dropout_ext._index_map import Shard, index_map
 
 __all__ = ["dropout", "dropout_mask"]
@@ -72,19 +73,23 @@ def dropout(
             broadcast_dims=broadcast_dims,
             shard=shard,
         )
+    check_probability(p)
+    if not training or p == 0.0:
+        return input
+    if generator is not None:
+        check_generator(generator, input, rng_state)
     if broadcast_dims == () and shard is None:
         strides, base = None, 0
     else:
         strides, base = index_map(input.shape, broadcast_dims, shard)
     if torch.compiler.is_compiling():
-        return _traced(input, p, training, inplace, generator, rng_state, strides, base)
-    return _C.dropout(input, p, training, inplace, generator, rng_state, strides, base)
+        return _traced(input, p, inplace, generator, rng_state, strides, base)
+    return _C.dropout(input, p, inplace, generator, rng_state, strides, base)
 
 
 def _traced(
     input: Tensor,
     p: float,
-    training: bool,
     inplace: bool,
     generator: Generator | None,
     rng_state: Tensor | None,
@@ -95,10 +100,6 @@ def _traced(
 
     Compilers may compute a pure operator again in the backward pass, but never a draw.
     """
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
-    if not training or p == 0.0:
-        return input
     if rng_state is None:
         rng_state = torch.ops.dropout_ext.draw(input.detach(), generator=generator)
     op = torch.ops.dropout_ext.dropout_ if inplace else torch.ops.dropout_ext.dropout
@@ -131,6 +132,7 @@ def dropout_mask(
     Raises:
         ValueError, TypeError, IndexError: as :func:`dropout`.
     """
+    check_probability(p)
     strides, base = index_map(shape, broadcast_dims, shard)
     state = rng_state if device is None else rng_state.to(device)
     mask: Tensor = torch.ops.dropout_ext.dropout_mask(

@@ -2,8 +2,8 @@
 
 from torch import Generator, Tensor, nn
 
-from dropout_ext import _C
 from dropout_ext import functional as F
+from dropout_ext._checks import check_probability
 
 __all__ = ["Dropout"]
 
@@ -32,7 +32,7 @@ class Dropout(nn.Module):
         self, p: float = 0.5, inplace: bool = False, *, generator: Generator | None = None
     ) -> None:
         super().__init__()
-        _C.check_probability(p)
+        check_probability(p)
         self.p = p
         self.inplace = inplace
         self.generator = generator

@@ -3,11 +3,74 @@
 #include <ATen/MemoryOverlap.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+#include <charconv>
+#include <string>
+#include <utility>
+#include <vector>
+
 namespace dropout {
+
+namespace {
+
+// All digits that tell the number from its neighbours, as Python prints it.
+std::string shortest(double number) {
+  char digits[32];
+  const auto end = std::to_chars(digits, digits + sizeof(digits), number).ptr;
+  return std::string(digits, end);
+}
+
+// Does an address occur twice? For the layouts whose strides alone do not tell.
+bool repeats_an_address(const at::Tensor& tensor) {
+  int64_t extent = 1;
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    extent += (tensor.size(d) - 1) * tensor.stride(d);
+  }
+  std::vector<bool> taken(static_cast<size_t>(extent));
+  std::vector<int64_t> position(static_cast<size_t>(tensor.dim()), 0);
+  int64_t address = 0;
+  for (int64_t remaining = tensor.numel(); remaining > 0; --remaining) {
+    if (taken[static_cast<size_t>(address)]) {
+      return true;
+    }
+    taken[static_cast<size_t>(address)] = true;
+    for (int64_t d = tensor.dim() - 1; d >= 0; --d) {
+      address += tensor.stride(d);
+      if (++position[static_cast<size_t>(d)] < tensor.size(d)) {
+        break;
+      }
+      address -= tensor.stride(d) * tensor.size(d);
+      position[static_cast<size_t>(d)] = 0;
+    }
+  }
+  return false;
+}
+
+// Does every dimension step over all that the smaller steps can reach?
+bool steps_over(const at::Tensor& tensor) {
+  std::vector<std::pair<int64_t, int64_t>> steps;
+  for (int64_t d = 0; d < tensor.dim(); ++d) {
+    if (tensor.size(d) > 1) {
+      steps.emplace_back(tensor.stride(d), tensor.size(d));
+    }
+  }
+  std::sort(steps.begin(), steps.end());
+  int64_t reach = 0;
+  for (const auto& [stride, size] : steps) {
+    if (stride <= reach) {
+      return false;
+    }
+    reach += stride * (size - 1);
+  }
+  return true;
+}
+
+}  // namespace
 
 void check_probability(double p) {
   TORCH_CHECK_VALUE(
-      p >= 0.0 && p <= 1.0, "dropout probability has to be between 0 and 1, but got ", p);
+      p >= 0.0 && p <= 1.0, "dropout probability has to be between 0 and 1, but got ",
+      shortest(p));
 }
 
 void check_input(const at::Tensor& input) {
@@ -65,6 +128,13 @@ void check_mask_strides(const c10::OptionalArrayRef<c10::SymInt>& mask_strides, 
 
 void check_writable(const at::Tensor& tensor) {
   at::assert_no_internal_overlap(tensor);
+  if (tensor.is_contiguous() || tensor.is_meta() || tensor.numel() == 0) {
+    return;
+  }
+  TORCH_CHECK(
+      steps_over(tensor) || !repeats_an_address(tensor),
+      "dropout: in place on memory that overlaps itself: several elements of the tensor of sizes ",
+      tensor.sizes(), " and strides ", tensor.strides(), " share one memory location");
 }
 
 ScalarType scalar_type(const at::Tensor& tensor) {

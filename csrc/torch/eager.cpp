@@ -94,23 +94,12 @@ at::Tensor directly(
 at::Tensor dropout_eager(
     at::Tensor input,
     double p,
-    bool training,
     bool inplace,
     const std::optional<at::Generator>& generator,
     const std::optional<at::Tensor>& rng_state,
     at::OptionalIntArrayRef mask_strides,
     int64_t mask_base) {
   check_probability(p);
-  if (!training || p == 0.0) {
-    return input;
-  }
-  TORCH_CHECK_VALUE(
-      !generator.has_value() || !rng_state.has_value(),
-      "dropout: generator and rng_state must not both be given, as each says which mask to take; "
-      "but got a generator on ",
-      generator->device(),
-      " and rng_state ",
-      rng_state->sym_sizes());
   check_input(input);
   check_generator(generator, input.device());
   if (inplace) {

@@ -91,6 +91,7 @@ void check_strides(at::OptionalIntArrayRef mask_strides, int64_t ndim) {
 namespace kernels {
 
 at::Tensor draw(const at::Tensor& input, std::optional<at::Generator> generator) {
+  check_input(input);
   check_generator(generator, input.device());
   return input.is_cuda() ? cuda::draw(input, generator) : cpu::draw(input, generator);
 }
@@ -165,6 +166,7 @@ at::Tensor draw_and_apply(
 namespace meta {
 
 at::Tensor draw(const at::Tensor& input, std::optional<at::Generator> /*generator*/) {
+  check_input(input);
   return at::empty({2}, input.options().dtype(at::kLong).memory_format(std::nullopt));
 }
 

@@ -97,12 +97,12 @@ at::Tensor dropout_mask(
 
 }  // namespace meta
 
-// What torch.nn.functional.dropout does, the cheapest way there is: without the dispatcher where
-// nothing between autograd and the kernel wants to see the call, through it otherwise.
+// draw, unless rng_state is given, and dropout or dropout_, the cheapest way there is: without the
+// dispatcher where nothing between autograd and the kernel wants to see the call, through it
+// otherwise.
 at::Tensor dropout_eager(
     at::Tensor input,
     double p,
-    bool training,
     bool inplace,
     const std::optional<at::Generator>& generator,
     const std::optional<at::Tensor>& rng_state,

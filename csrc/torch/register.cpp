@@ -12,6 +12,10 @@
 #include "torch/functionalize.h"
 #include "torch/ops.h"
 
+#if defined(DROPOUT_EXT_CUDA)
+#include <cuda_runtime_api.h>
+#endif
+
 namespace dropout {
 namespace {
 
@@ -44,6 +48,15 @@ TORCH_LIBRARY(dropout_ext, m) {
     m.impl("dropout_", torch::dispatch(device, kernels::dropout_));
     m.impl("dropout_mask", torch::dispatch(device, kernels::dropout_mask));
   }
+  // Other layouts come to the same functions, whose checks refuse them by name.
+  for (const auto layout :
+       {c10::DispatchKey::SparseCPU, c10::DispatchKey::SparseCUDA,
+        c10::DispatchKey::SparseCsrCPU, c10::DispatchKey::SparseCsrCUDA,
+        c10::DispatchKey::MkldnnCPU}) {
+    m.impl("draw", torch::dispatch(layout, kernels::draw));
+    m.impl("dropout", torch::dispatch(layout, kernels::dropout));
+    m.impl("dropout_", torch::dispatch(layout, kernels::dropout_));
+  }
   m.impl("draw", torch::dispatch(c10::DispatchKey::Meta, meta::draw));
   m.impl("dropout", torch::dispatch(c10::DispatchKey::Meta, meta::dropout));
   m.impl("dropout_", torch::dispatch(c10::DispatchKey::Meta, meta::dropout_));
@@ -62,31 +75,17 @@ TORCH_LIBRARY(dropout_ext, m) {
       "dropout_", torch::dispatch(c10::DispatchKey::Functionalize, functionalize::dropout_));
 }
 
-// p as torch.nn.functional.dropout takes it; ValueError for what is not a number.
-double to_probability(py::handle p) {
-  const double value = PyFloat_AsDouble(p.ptr());
-  if (value == -1.0 && PyErr_Occurred() != nullptr) {
-    PyErr_Clear();
-    throw py::value_error(
-        "dropout probability has to be between 0 and 1, but got " +
-        py::repr(p).cast<std::string>());
-  }
-  return value;
-}
-
 at::Tensor dropout_from_python(
     const at::Tensor& input,
-    py::handle p,
-    bool training,
+    double p,
     bool inplace,
     const std::optional<at::Generator>& generator,
     const std::optional<at::Tensor>& rng_state,
     const std::optional<std::vector<int64_t>>& mask_strides,
     int64_t mask_base) {
-  const double probability = to_probability(p);
   const py::gil_scoped_release no_gil;
   return dropout_eager(
-      input, probability, training, inplace, generator, rng_state,
+      input, p, inplace, generator, rng_state,
       mask_strides.has_value() ? at::OptionalIntArrayRef(*mask_strides) : std::nullopt,
       mask_base);
 }
@@ -115,8 +114,8 @@ py::dict build_facts() {
   py::dict facts;
   facts["torch"] = TORCH_VERSION;
 #if defined(DROPOUT_EXT_CUDA)
-  facts["cuda"] = std::to_string(CUDA_VERSION / 1000) + "." +
-                  std::to_string(CUDA_VERSION % 1000 / 10);
+  facts["cuda"] = std::to_string(CUDART_VERSION / 1000) + "." +
+                  std::to_string(CUDART_VERSION % 1000 / 10);
   facts["cuda_archs"] = DROPOUT_EXT_CUDA_ARCHS;
 #else
   facts["cuda"] = py::none();
@@ -128,14 +127,9 @@ py::dict build_facts() {
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   cpu::active_path();  // a wrong DROPOUT_EXT_CPU is an error at import
   m.def(
-      "dropout", dropout_from_python, py::arg("input"), py::arg("p"), py::arg("training"),
-      py::arg("inplace"), py::arg("generator") = py::none(), py::arg("rng_state") = py::none(),
+      "dropout", dropout_from_python, py::arg("input"), py::arg("p"), py::arg("inplace"),
+      py::arg("generator") = py::none(), py::arg("rng_state") = py::none(),
       py::arg("mask_strides") = py::none(), py::arg("mask_base") = 0);
-  m.def("check_probability", [](py::handle p) {
-    const double value = to_probability(p);
-    check_probability(value);
-    return value;
-  });
   m.def("cpu_path", [] { return cpu::path_name(cpu::active_path()); });
   m.def("cpu_paths", cpu_paths);
   m.def("set_cpu_path", set_cpu_path, py::arg("name"));

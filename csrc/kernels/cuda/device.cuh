@@ -1,0 +1,27 @@
+// What the kernels need of CUDA beyond the language; the host emulation of the tests replaces
+// this file by its own.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace dropout::cuda {
+
+// `value` of the given lane. The whole warp calls this together.
+__device__ __forceinline__ uint32_t from_lane(uint32_t value, int lane) {
+  return __shfl_sync(0xffffffffu, value, lane);
+}
+
+template <class... Parameters, class... Arguments>
+cudaError_t start(
+    void (*kernel)(Parameters...),
+    unsigned blocks,
+    unsigned threads,
+    cudaStream_t stream,
+    const Arguments&... arguments) {
+  kernel<<<blocks, threads, 0, stream>>>(arguments...);
+  return cudaGetLastError();
+}
+
+}  // namespace dropout::cuda

@@ -1,0 +1,38 @@
+// CUDA dropout over raw device pointers.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "core/index_map.h"
+#include "core/mask.h"
+#include "core/scalar.h"
+
+namespace dropout::cuda {
+
+// Where a kernel finds the state of its mask. While a CUDA graph is captured neither seed nor
+// offset are known on the host: each replay finds them in device memory.
+struct StateSource {
+  const int64_t* seed = nullptr;    // device memory; null: value.seed
+  const int64_t* offset = nullptr;  // device memory, to which value.offset is added; null: 0
+  RngState value{0, 0};
+  int shift = 0;               // the sum is divided by 2^shift
+  int64_t* written = nullptr;  // device memory that receives (seed, offset) as used; null: none
+};
+
+struct Task {
+  const void* in;  // unused for kBool, whose output is the mask itself
+  void* out;
+  ScalarType dtype;
+  StateSource source;
+  Threshold threshold;
+};
+
+// On the current device. `map` is normalized and not empty.
+cudaError_t launch(const Task& task, const IndexMap& map, cudaStream_t stream);
+
+// Only writes the state.
+cudaError_t launch_write_state(const StateSource& source, cudaStream_t stream);
+
+}  // namespace dropout::cuda

@@ -1,0 +1,160 @@
+// Chooses a kernel, the width of its accesses and its grid.
+#include <algorithm>
+#include <type_traits>
+
+#include "kernels/cuda/kernels.cuh"
+
+namespace dropout::cuda {
+namespace {
+
+constexpr int64_t kMaxAccessBytes = 16;
+// Rows shorter than this leave too many lanes of a warp without an element.
+constexpr int64_t kShortestRow = kTile / 2;
+// Enough blocks for several waves on the largest device, beyond which each does more.
+constexpr int64_t kManyBlocks = 16384;
+constexpr int64_t kUnitsPerThread = 4;
+
+int64_t divide_up(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+unsigned grid(int64_t units, int64_t units_per_block) {
+  const int64_t blocks = divide_up(units, units_per_block);
+  const int64_t capped =
+      std::min(blocks, std::max(kManyBlocks, divide_up(blocks, kUnitsPerThread)));
+  return static_cast<unsigned>(std::min<int64_t>(capped, 0x7fffffff));
+}
+
+// Can all accesses be `width` elements wide? That is so if the pointers and every step between
+// the starts of accesses are multiples of the width; likewise for mask indices if
+// `split_blocks` is false, so that no access spans two blocks.
+bool wide_accesses(
+    const Task& task,
+    const IndexMap& map,
+    int dense_dim,
+    int64_t element_size,
+    int64_t width,
+    bool split_blocks) {
+  const Dim& dense = map.dims[dense_dim];
+  const auto aligned = [&](const void* pointer) {
+    return reinterpret_cast<uintptr_t>(pointer) % static_cast<uint64_t>(width * element_size) ==
+           0;
+  };
+  bool wide = dense.in == 1 && dense.out == 1 && aligned(task.in) && aligned(task.out) &&
+              (split_blocks || map.base % static_cast<uint64_t>(width) == 0);
+  for (int d = 0; d < map.ndim; ++d) {
+    const Dim& dim = map.dims[d];
+    wide = wide && (d == dense_dim || (dim.in % width == 0 && dim.out % width == 0 &&
+                                       (split_blocks || dim.mask % width == 0)));
+  }
+  return wide;
+}
+
+Outer outer_dims(const IndexMap& map, int without, int and_without) {
+  Outer outer;
+  outer.ndim = 0;
+  for (int d = 0; d < map.ndim; ++d) {
+    if (d != without && d != and_without) {
+      outer.dims[outer.ndim++] = map.dims[d];
+    }
+  }
+  return outer;
+}
+
+int64_t product(const Outer& outer) {
+  int64_t n = 1;
+  for (int d = 0; d < outer.ndim; ++d) {
+    n *= outer.dims[d].size;
+  }
+  return n;
+}
+
+template <class T>
+struct Pointers {
+  const T* in;
+  T* out;
+  compute_t<T> scale;
+
+  explicit Pointers(const Task& task)
+      : in(static_cast<const T*>(std::is_same_v<T, bool> ? task.out : task.in)),
+        out(static_cast<T*>(task.out)),
+        scale(static_cast<compute_t<T>>(task.threshold.scale())) {}
+};
+
+template <class T>
+cudaError_t launch_rows(const Task& task, const IndexMap& map, cudaStream_t stream) {
+  constexpr int kWidth =
+      static_cast<int>(std::min<int64_t>(kBlock, kMaxAccessBytes / int64_t{sizeof(T)}));
+  Rows rows;
+  rows.row = map.dims[0];
+  rows.base = map.base;
+  rows.outer = outer_dims(map, 0, 0);
+  // A row may begin anywhere in its first block.
+  const int64_t lead =
+      rows.outer.ndim == 0 ? static_cast<int64_t>(map.base % kBlock) : kBlock - 1;
+  rows.tiles_per_row = divide_up(rows.row.size + lead, kTile);
+  rows.tiles = rows.tiles_per_row * product(rows.outer);
+  const bool single = rows.outer.ndim == 0;
+  const bool wide = wide_accesses(task, map, 0, sizeof(T), kWidth, /*split_blocks=*/false);
+  const auto kernel = wide ? (single ? dropout_rows<T, kWidth, true>
+                                     : dropout_rows<T, kWidth, false>)
+                           : (single ? dropout_rows<T, 1, true> : dropout_rows<T, 1, false>);
+  const Pointers<T> pointers(task);
+  return start(
+      kernel, grid(rows.tiles, kThreads / kWarp), kThreads, stream, pointers.in, pointers.out,
+      rows, task.source, task.threshold, pointers.scale);
+}
+
+template <class T>
+cudaError_t launch_strided(const Task& task, const IndexMap& map, cudaStream_t stream) {
+  constexpr int kWidth = sizeof(T) < 8 ? static_cast<int>(8 / sizeof(T) > 4 ? 4 : 8 / sizeof(T)) : 1;
+  const int run_dim = map.run_dim();
+  const int lane_dim = run_dim == 0 ? (map.ndim > 1 ? 1 : -1) : 0;
+  constexpr Dim kNone{1, 0, 0, 0};
+  Strided strided;
+  strided.lanes = lane_dim < 0 ? kNone : map.dims[lane_dim];
+  strided.run = run_dim < 0 ? kNone : map.dims[run_dim];
+  strided.base = map.base;
+  strided.outer = outer_dims(map, run_dim, lane_dim);
+  const bool wide =
+      lane_dim >= 0 && strided.lanes.size % kWidth == 0 &&
+      wide_accesses(task, map, lane_dim, sizeof(T), kWidth, /*split_blocks=*/true);
+  strided.packs = wide ? strided.lanes.size / kWidth : strided.lanes.size;
+  strided.runs_per_dim = divide_up(strided.run.size, kRun);
+  strided.units = strided.packs * strided.runs_per_dim * product(strided.outer);
+  const auto kernel = wide ? dropout_strided<T, kWidth> : dropout_strided<T, 1>;
+  const Pointers<T> pointers(task);
+  return start(
+      kernel, grid(strided.units, kThreads), kThreads, stream, pointers.in, pointers.out,
+      strided, task.source, task.threshold, pointers.scale);
+}
+
+template <class T>
+cudaError_t launch_typed(const Task& task, const IndexMap& map, cudaStream_t stream) {
+  const bool rows = map.dims[0].mask == 1 && (map.ndim == 1 || map.dims[0].size >= kShortestRow);
+  return rows ? launch_rows<T>(task, map, stream) : launch_strided<T>(task, map, stream);
+}
+
+}  // namespace
+
+cudaError_t launch(const Task& task, const IndexMap& map, cudaStream_t stream) {
+  switch (task.dtype) {
+    case ScalarType::kFloat64:
+      return launch_typed<double>(task, map, stream);
+    case ScalarType::kFloat32:
+      return launch_typed<float>(task, map, stream);
+    case ScalarType::kBFloat16:
+      return launch_typed<BFloat16>(task, map, stream);
+    case ScalarType::kFloat16:
+      return launch_typed<Float16>(task, map, stream);
+    case ScalarType::kBool:
+      break;
+  }
+  return launch_typed<bool>(task, map, stream);
+}
+
+cudaError_t launch_write_state(const StateSource& source, cudaStream_t stream) {
+  return start(write_state, 1, 1, stream, source);
+}
+
+}  // namespace dropout::cuda

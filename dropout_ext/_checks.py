@@ -1,0 +1,29 @@
+"""Argument checks that eager and traced calls share; the operators check the rest."""
+
+from typing import Any
+
+from torch import Generator, Tensor
+
+
+def check_probability(p: Any) -> None:
+    """ValueError unless p is a number in [0, 1]; in the words of torch.nn.Dropout."""
+    try:
+        valid = 0.0 <= p <= 1.0
+    except TypeError:
+        valid = False
+    if not valid:
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
+def check_generator(generator: Generator, input: Tensor, rng_state: Tensor | None) -> None:
+    """The generator is the only source of random numbers, and on the device of the input."""
+    if rng_state is not None:
+        raise ValueError(
+            "dropout: generator and rng_state must not both be given, as each says which mask to "
+            f"take; but got a generator on {generator.device} and rng_state {rng_state}"
+        )
+    if generator.device.type != input.device.type:
+        raise RuntimeError(
+            f"dropout: generator must be on the device of the input, {input.device}, "
+            f"but got a generator on {generator.device}"
+        )
