@@ -17,6 +17,8 @@ def check_probability(p: Any) -> None:
 
 def check_generator(generator: Generator, input: Tensor, rng_state: Tensor | None) -> None:
     """The generator is the only source of random numbers, and on the device of the input."""
+    if not isinstance(generator, Generator):
+        raise TypeError(f"dropout: generator must be a torch.Generator, but got {generator!r}")
     if rng_state is not None:
         raise ValueError(
             "dropout: generator and rng_state must not both be given, as each says which mask to "

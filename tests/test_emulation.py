@@ -52,6 +52,7 @@ class Emulator:
         *,
         strides: Sequence[int] | None = None,
         base: int = 0,
+        coefficients: tuple[float, float, float] | None = None,
         captured: tuple[torch.Tensor, int] | None = None,
     ) -> torch.Tensor:
         """Writes into `out` and returns the rng_state that the kernel wrote down.
@@ -73,6 +74,7 @@ class Emulator:
             (ctypes.c_int64 * max(1, len(dims)))(*dims),
             ctypes.c_uint64(base),
             ctypes.c_double(p),
+            *(ctypes.c_double(number) for number in coefficients or (reference.scale(p), 0, 0)),
             ctypes.c_void_p(state_in.data_ptr()),
             ctypes.c_int64(intragraph),
             captured is not None,
@@ -81,12 +83,15 @@ class Emulator:
         assert error == 0, "lanes of a warp did not meet at an exchange"
         return written
 
-    def write_state(self, state_in: torch.Tensor, intragraph: int, capture: bool) -> torch.Tensor:
-        written = torch.zeros(2, dtype=torch.int64)
-        error = self._library.emulate_write_state(
+    def write_states(
+        self, state_in: torch.Tensor, intragraph: int, capture: bool, count: int
+    ) -> torch.Tensor:
+        written = torch.zeros(count, 2, dtype=torch.int64)
+        error = self._library.emulate_write_states(
             ctypes.c_void_p(state_in.data_ptr()),
             ctypes.c_int64(intragraph),
             capture,
+            ctypes.c_int64(count),
             ctypes.c_void_p(written.data_ptr()),
         )
         assert error == 0
@@ -213,8 +218,10 @@ def test_captured_state(emulator: Emulator) -> None:
         used = (-7, (extragraph + intragraph) // 4)
         assert_bits(out, expected_dropout(x, 0.5, used))
         assert torch.equal(written, state(used))
-        assert torch.equal(emulator.write_state(device_memory, intragraph, True), written)
+        states = emulator.write_states(device_memory, intragraph, True, 300)
+        assert torch.equal(states[:, 0], torch.full((300,), -7))
+        assert torch.equal(states[:, 1], used[1] + 2 * torch.arange(300))
 
 
 def test_host_state_is_written_down(emulator: Emulator) -> None:
-    assert torch.equal(emulator.write_state(state((-1, 5)), 0, False), state((-1, 5)))
+    assert torch.equal(emulator.write_states(state((-1, 5)), 0, False, 1), state((-1, 5))[None])

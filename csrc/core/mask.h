@@ -59,12 +59,13 @@ struct Threshold {
     return static_cast<uint32_t>(t) & 0xffffu;
   }
 
-  // 1 / keep probability, of the probability realised by t; 1 where everything is dropped, as
-  // nothing is left to be scaled.
-  constexpr double scale() const {
-    return drops_all() ? 1.0
-                       : 1.0 / (1.0 - static_cast<double>(t) / static_cast<double>(kOne));
+  // The probability that t realises.
+  constexpr double probability() const {
+    return static_cast<double>(t) / static_cast<double>(kOne);
   }
+
+  // 1 / keep probability; 1 where everything is dropped, as nothing is left to be scaled.
+  constexpr double scale() const { return drops_all() ? 1.0 : 1.0 / (1.0 - probability()); }
 };
 
 static_assert(Threshold::from_probability(0.5).t == uint64_t{1} << 31);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/coefficients.h"
 #include "core/macros.h"
 
 #if defined(__CUDACC__)
@@ -119,18 +120,76 @@ DROPOUT_HOST_DEVICE Float16 narrow<Float16>(float x) {
 #endif
 }
 
-// The value of one element: selected, never multiplied by zero, so that a dropped Inf or NaN is
-// gone and a dropped negative number gives +0.
+// What becomes of an element. Dropped values are selected, never multiplied by zero, so that a
+// dropped Inf or NaN is gone and a dropped negative number gives +0.
+
+// kept: x * scale; dropped: 0.
 template <class T>
-DROPOUT_HOST_DEVICE T apply_keep(T x, bool keep, compute_t<T> scale) {
-  const T scaled = narrow<T>(widen(x) * scale);
-  return keep ? scaled : T{};
+struct Scale {
+  using Element = T;
+  compute_t<T> scale;
+
+  DROPOUT_HOST_DEVICE T operator()(T x, bool keep) const {
+    const T scaled = narrow<T>(widen(x) * scale);
+    return keep ? scaled : T{};
+  }
+};
+
+// kept: x * scale + shift, the sum rounded after the product; dropped: fill.
+template <class T>
+struct ScaleShift {
+  using Element = T;
+  compute_t<T> scale;
+  compute_t<T> shift;
+  T fill;
+
+  DROPOUT_HOST_DEVICE T operator()(T x, bool keep) const {
+    const T shifted = narrow<T>(widen(x) * scale + shift);
+    return keep ? shifted : fill;
+  }
+};
+
+// The mask itself, true = kept; needs no input.
+struct Mask {
+  using Element = bool;
+
+  DROPOUT_HOST_DEVICE bool operator()(bool, bool keep) const { return keep; }
+};
+
+// Coefficients are rounded once to the type they are used in.
+template <class T>
+Scale<T> make_scale(const Coefficients& c) {
+  return {static_cast<compute_t<T>>(c.scale)};
 }
 
-// The mask itself, True = kept, needs no input.
-template <>
-DROPOUT_HOST_DEVICE bool apply_keep<bool>(bool, bool keep, float) {
-  return keep;
+template <class T>
+ScaleShift<T> make_scale_shift(const Coefficients& c) {
+  return {
+      static_cast<compute_t<T>>(c.scale), static_cast<compute_t<T>>(c.shift),
+      narrow<T>(static_cast<compute_t<T>>(c.fill))};
+}
+
+// Calls `f` with the rule for elements of this type.
+template <class F>
+auto with_rule(ScalarType dtype, const Coefficients& coefficients, const F& f) {
+  const auto choose = [&](auto element) {
+    using T = decltype(element);
+    return coefficients.shifts() ? f(make_scale_shift<T>(coefficients))
+                                 : f(make_scale<T>(coefficients));
+  };
+  switch (dtype) {
+    case ScalarType::kFloat64:
+      return choose(double{});
+    case ScalarType::kFloat32:
+      return choose(float{});
+    case ScalarType::kBFloat16:
+      return choose(BFloat16{});
+    case ScalarType::kFloat16:
+      return choose(Float16{});
+    case ScalarType::kBool:
+      break;
+  }
+  return f(Mask{});
 }
 
 }  // namespace dropout

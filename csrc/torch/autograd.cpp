@@ -4,7 +4,6 @@
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 
 #include <mutex>
-#include <vector>
 
 namespace dropout {
 
@@ -12,20 +11,6 @@ using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
 
 namespace {
-
-using Dropout = at::Tensor(
-    const at::Tensor&,
-    double,
-    const at::Tensor&,
-    at::OptionalSymIntArrayRef,
-    c10::SymInt);
-using DropoutInplace = at::Tensor&(
-    at::Tensor&,
-    double,
-    const at::Tensor&,
-    at::OptionalSymIntArrayRef,
-    c10::SymInt);
-using Draw = at::Tensor(const at::Tensor&, std::optional<at::Generator>);
 
 template <class Signature>
 c10::TypedOperatorHandle<Signature> find(const char* name) {
@@ -42,46 +27,61 @@ const auto& dropout_inplace_handle() {
   return handle;
 }
 
-const at::Tensor& tangent(const at::Tensor& tensor) {
+const Tensor& tangent(const Tensor& tensor) {
   return tensor._fw_grad(/*level=*/0);
+}
+
+Linear linear_part(double p, SymStrides mask_strides, c10::SymInt mask_base, Factor scale) {
+  Linear linear{p, std::nullopt, std::move(mask_base), scale};
+  if (mask_strides.has_value()) {
+    linear.mask_strides = mask_strides->vec();
+  }
+  return linear;
 }
 
 }  // namespace
 
 namespace ops {
 
-at::Tensor draw(const at::Tensor& input, const std::optional<at::Generator>& generator) {
+Tensor draw(const Tensor& input, c10::SymIntArrayRef batch, Generator generator) {
   static const auto handle = find<Draw>("dropout_ext::draw");
-  return handle.call(input, generator);
+  return handle.call(input, batch, std::move(generator));
 }
 
-at::Tensor dropout(
-    const at::Tensor& input,
+Tensor dropout(
+    const Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base) {
-  return dropout_handle().call(input, p, rng_state, mask_strides, std::move(mask_base));
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill) {
+  return dropout_handle().call(
+      input, p, rng_state, mask_strides, std::move(mask_base), scale, shift, fill);
 }
 
-at::Tensor& dropout_(
-    at::Tensor& input,
+Tensor& dropout_(
+    Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base) {
-  return dropout_inplace_handle().call(input, p, rng_state, mask_strides, std::move(mask_base));
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill) {
+  return dropout_inplace_handle().call(
+      input, p, rng_state, mask_strides, std::move(mask_base), scale, shift, fill);
 }
 
 }  // namespace ops
 
-DropoutBackward::DropoutBackward(double p, const MaskIndex& index) : p_(p), base_(index.base) {
-  if (index.strides.has_value()) {
-    strides_ = index.strides->vec();
-  }
+Tensor Linear::operator()(const Tensor& tensor, const Tensor& rng_state) const {
+  const SymStrides strides = mask_strides.has_value() ? SymStrides(*mask_strides) : SymStrides();
+  return ops::dropout(tensor, p, rng_state, strides, mask_base, scale, 0.0, 0.0);
 }
 
-void DropoutBackward::save(const at::Tensor& rng_state) {
+void DropoutBackward::save(const Tensor& rng_state) {
   rng_state_ = SavedVariable(rng_state, /*is_output=*/false);
 }
 
@@ -90,9 +90,7 @@ variable_list DropoutBackward::apply(variable_list&& gradients) {
   if (!gradients[0].defined() || !task_should_compute_output(0)) {
     return variable_list(1);
   }
-  const at::OptionalSymIntArrayRef strides =
-      strides_.has_value() ? at::OptionalSymIntArrayRef(*strides_) : std::nullopt;
-  return {ops::dropout(gradients[0], p_, rng_state_.unpack(), strides, base_)};
+  return {linear_(gradients[0], rng_state_.unpack())};
 }
 
 void DropoutBackward::release_variables() {
@@ -101,10 +99,9 @@ void DropoutBackward::release_variables() {
 }
 
 NodePointer<DropoutBackward> make_node(
-    const at::Tensor& input,
+    const Tensor& input,
     bool inplace,
-    double p,
-    const MaskIndex& index) {
+    c10::function_ref<Linear()> linear) {
   const bool wanted = torch::autograd::compute_requires_grad(input);
   if (inplace) {
     torch::autograd::check_inplace(input, wanted);
@@ -112,11 +109,11 @@ NodePointer<DropoutBackward> make_node(
   if (!wanted) {
     return {};
   }
-#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 13)
-  auto node = c10::make_intrusive<DropoutBackward>(p, index);
+#if DROPOUT_EXT_INTRUSIVE_NODES
+  auto node = c10::make_intrusive<DropoutBackward>(linear());
 #else
   auto node = std::shared_ptr<DropoutBackward>(
-      new DropoutBackward(p, index), torch::autograd::deleteNode);
+      new DropoutBackward(linear()), torch::autograd::deleteNode);
 #endif
   node->set_next_edges(torch::autograd::collect_next_edges(input));
   return node;
@@ -124,9 +121,9 @@ NodePointer<DropoutBackward> make_node(
 
 void attach_node(
     const NodePointer<DropoutBackward>& node,
-    const at::Tensor& result,
+    const Tensor& result,
     bool inplace,
-    const at::Tensor& rng_state) {
+    const Tensor& rng_state) {
   if (inplace) {
     torch::autograd::rebase_history(result, node);
   } else {
@@ -137,65 +134,80 @@ void attach_node(
 
 namespace autograd {
 
-at::Tensor dropout(
+Tensor dropout(
     c10::DispatchKeySet keys,
-    const at::Tensor& input,
+    const Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base) {
-  const auto node = make_node(input, /*inplace=*/false, p, {mask_strides, mask_base});
-  const at::Tensor result = [&] {
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill) {
+  const auto linear = [&] { return linear_part(p, mask_strides, mask_base, scale); };
+  const auto node = make_node(input, /*inplace=*/false, linear);
+  const Tensor result = [&] {
     const at::AutoDispatchBelowADInplaceOrView below;
     return dropout_handle().redispatch(
-        keys & c10::after_autograd_keyset, input, p, rng_state, mask_strides, mask_base);
+        keys & c10::after_autograd_keyset, input, p, rng_state, mask_strides, mask_base, scale,
+        shift, fill);
   }();
   if (node) {
     attach_node(node, result, /*inplace=*/false, rng_state);
   }
   if (tangent(input).defined()) {
     result._set_fw_grad(
-        ops::dropout(tangent(input), p, rng_state, mask_strides, mask_base), /*level=*/0,
-        /*is_inplace_op=*/false);
+        linear()(tangent(input), rng_state), /*level=*/0, /*is_inplace_op=*/false);
   }
   return result;
 }
 
-at::Tensor& dropout_(
+Tensor& dropout_(
     c10::DispatchKeySet keys,
-    at::Tensor& input,
+    Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base) {
-  const auto node = make_node(input, /*inplace=*/true, p, {mask_strides, mask_base});
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill) {
+  const auto node = make_node(input, /*inplace=*/true, [&] {
+    return linear_part(p, mask_strides, mask_base, scale);
+  });
   {
     const at::AutoDispatchBelowAutograd below;
     dropout_inplace_handle().redispatch(
-        keys & c10::after_autograd_keyset, input, p, rng_state, mask_strides, mask_base);
+        keys & c10::after_autograd_keyset, input, p, rng_state, mask_strides, mask_base, scale,
+        shift, fill);
   }
   if (node) {
     attach_node(node, input, /*inplace=*/true, rng_state);
   }
   if (tangent(input).defined()) {
-    at::Tensor in_place = tangent(input);
-    ops::dropout_(in_place, p, rng_state, mask_strides, mask_base);
+    // In place as well, for the sake of tensors that share this memory and so the tangent's.
+    Tensor in_place = tangent(input);
+    ops::dropout_(in_place, p, rng_state, mask_strides, mask_base, scale, 0.0, 0.0);
     input._set_fw_grad(in_place, /*level=*/0, /*is_inplace_op=*/true);
   }
   return input;
 }
 
-at::Tensor& bump_version_of_dropout_(
+Tensor& bump_version_of_dropout_(
     c10::DispatchKeySet keys,
-    at::Tensor& input,
+    Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base) {
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill) {
   {
     const at::AutoDispatchBelowADInplaceOrView below;
     dropout_inplace_handle().redispatch(
-        keys & c10::after_ADInplaceOrView_keyset, input, p, rng_state, mask_strides, mask_base);
+        keys & c10::after_ADInplaceOrView_keyset, input, p, rng_state, mask_strides, mask_base,
+        scale, shift, fill);
   }
   torch::autograd::impl::bump_version(input);
   return input;

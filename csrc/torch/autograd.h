@@ -1,8 +1,9 @@
-// The derivative, defined once. Dropout with a given mask is linear and its own adjoint, so
-// backward, double backward and the forward-mode derivative are the operator itself on another
-// tensor; what is kept for it is the rng_state alone.
+// The derivative, defined once. Dropout with a given mask is linear (but for a constant) and its
+// own adjoint, so backward, double backward and the forward-mode derivative are the operator
+// itself on another tensor; what is kept for it is the rng_state alone.
 #pragma once
 
+#include <c10/util/FunctionRef.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/version.h>
@@ -16,7 +17,8 @@
 namespace dropout {
 
 // torch holds graph nodes by intrusive_ptr from 2.13 on.
-#if TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 13)
+#if TORCH_VERSION_MAJOR > 2 || TORCH_VERSION_MINOR >= 13
+#define DROPOUT_EXT_INTRUSIVE_NODES 1
 template <class T>
 using NodePointer = c10::intrusive_ptr<T>;
 #else
@@ -24,70 +26,80 @@ template <class T>
 using NodePointer = std::shared_ptr<T>;
 #endif
 
-// Where in the mask the elements of a tensor lie; see core/index_map.h.
-struct MaskIndex {
-  at::OptionalSymIntArrayRef strides;
-  c10::SymInt base;
+// The linear part of a call, on any tensor of its shape.
+struct Linear {
+  double p;
+  std::optional<std::vector<c10::SymInt>> mask_strides;
+  c10::SymInt mask_base;
+  Factor scale;
+
+  Tensor operator()(const Tensor& tensor, const Tensor& rng_state) const;
 };
 
 class DropoutBackward : public torch::autograd::Node {
  public:
-  DropoutBackward(double p, const MaskIndex& index);
+  explicit DropoutBackward(Linear linear) : linear_(std::move(linear)) {}
 
-  void save(const at::Tensor& rng_state);
+  void save(const Tensor& rng_state);
 
   torch::autograd::variable_list apply(torch::autograd::variable_list&& gradients) override;
   void release_variables() override;
   std::string name() const override { return "DropoutBackward"; }
 
  private:
-  double p_;
-  std::optional<std::vector<c10::SymInt>> strides_;
-  c10::SymInt base_;
+  Linear linear_;
   torch::autograd::SavedVariable rng_state_;
 };
 
 // The node for `input`, null unless its gradient is wanted. The input of an in-place operation is
-// refused here if it must not be changed.
+// refused here if it must not be changed. `linear` is called only if there is a node.
 NodePointer<DropoutBackward> make_node(
-    const at::Tensor& input,
+    const Tensor& input,
     bool inplace,
-    double p,
-    const MaskIndex& index);
+    c10::function_ref<Linear()> linear);
 
 // Attaches a node that is not null to the result.
 void attach_node(
     const NodePointer<DropoutBackward>& node,
-    const at::Tensor& result,
+    const Tensor& result,
     bool inplace,
-    const at::Tensor& rng_state);
+    const Tensor& rng_state);
 
-// The Autograd kernels of ops::dropout and ops::dropout_, and what counts in-place changes.
+// The Autograd kernels, and the one below them that counts changes.
 namespace autograd {
 
-at::Tensor dropout(
+Tensor dropout(
     c10::DispatchKeySet keys,
-    const at::Tensor& input,
+    const Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base);
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill);
 
-at::Tensor& dropout_(
+Tensor& dropout_(
     c10::DispatchKeySet keys,
-    at::Tensor& input,
+    Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base);
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill);
 
-at::Tensor& bump_version_of_dropout_(
+Tensor& bump_version_of_dropout_(
     c10::DispatchKeySet keys,
-    at::Tensor& input,
+    Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base);
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill);
 
 }  // namespace autograd
 }  // namespace dropout

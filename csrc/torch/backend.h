@@ -7,6 +7,7 @@
 
 #include <optional>
 
+#include "core/coefficients.h"
 #include "core/index_map.h"
 #include "core/mask.h"
 
@@ -16,14 +17,20 @@ struct Application {
   at::Tensor in;  // undefined: `out` is boolean and receives the mask itself
   at::Tensor out;
   Threshold threshold;
+  Coefficients coefficients;
   IndexMap map;
 };
 
 namespace cpu {
 
-// The rng_state of one call: a tensor of two int64, seed and offset.
-at::Tensor draw(const at::Tensor& input, const std::optional<at::Generator>& generator);
+// The states of as many calls as `batch` says, int64 of shape [*batch, 2]: seed and offset. They
+// are those that as many calls in turn would draw.
+at::Tensor draw(
+    const at::Tensor& input,
+    at::IntArrayRef batch,
+    const std::optional<at::Generator>& generator);
 
+// `rng_state` has shape [2].
 void apply(const Application& application, const at::Tensor& rng_state);
 
 // draw and apply at once. Returns the rng_state, undefined unless it is wanted.
@@ -37,7 +44,10 @@ at::Tensor draw_and_apply(
 // As cpu; in a build without CUDA each of these is an error that says so.
 namespace cuda {
 
-at::Tensor draw(const at::Tensor& input, const std::optional<at::Generator>& generator);
+at::Tensor draw(
+    const at::Tensor& input,
+    at::IntArrayRef batch,
+    const std::optional<at::Generator>& generator);
 
 void apply(const Application& application, const at::Tensor& rng_state);
 

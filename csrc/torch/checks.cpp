@@ -85,15 +85,26 @@ void check_input(const at::Tensor& input) {
       dtype);
 }
 
-void check_rng_state(const at::Tensor& rng_state, c10::Device device) {
+void check_rng_state(
+    const at::Tensor& rng_state,
+    c10::SymIntArrayRef sizes,
+    c10::Device device) {
   TORCH_CHECK_TYPE(
       rng_state.scalar_type() == at::kLong,
       "dropout: rng_state must be int64, but got ",
       rng_state.scalar_type());
+  const auto shape = rng_state.sym_sizes();
+  bool fits = !shape.empty() && shape.back() == 2 && shape.size() <= sizes.size() + 1;
+  for (size_t d = 0; fits && d + 1 < shape.size(); ++d) {
+    fits = shape[d] == sizes[d];
+  }
   TORCH_CHECK_VALUE(
-      rng_state.dim() == 1 && rng_state.sym_size(0) == 2,
-      "dropout: rng_state must have shape [2] (seed, offset), but got shape ",
-      rng_state.sym_sizes());
+      fits,
+      "dropout: rng_state must have shape [2] (seed, offset), or [*batch, 2] for an input whose "
+      "sizes begin with *batch, but got shape ",
+      shape,
+      " for sizes ",
+      sizes);
   TORCH_CHECK(
       rng_state.device() == device,
       "dropout: rng_state must be on the device of the input, ",
@@ -115,20 +126,15 @@ void check_generator(const std::optional<at::Generator>& generator, c10::Device 
       generator->device());
 }
 
-void check_mask_strides(const c10::OptionalArrayRef<c10::SymInt>& mask_strides, int64_t ndim) {
-  if (mask_strides.has_value()) {
-    TORCH_CHECK_VALUE(
-        static_cast<int64_t>(mask_strides->size()) == ndim,
-        "dropout: mask_strides must have one entry for each of the ",
-        ndim,
-        " dimensions, but got ",
-        mask_strides->size());
-  }
+void check_mask_strides(size_t strides, size_t ndim) {
+  TORCH_CHECK_VALUE(
+      strides == ndim, "dropout: mask_strides must have one entry for each of the ", ndim,
+      " dimensions, but got ", strides);
 }
 
 void check_writable(const at::Tensor& tensor) {
   at::assert_no_internal_overlap(tensor);
-  if (tensor.is_contiguous() || tensor.is_meta() || tensor.numel() == 0) {
+  if (!tensor.has_storage() || tensor.is_meta() || tensor.is_contiguous() || tensor.numel() == 0) {
     return;
   }
   TORCH_CHECK(

@@ -3,7 +3,7 @@
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
-#include <c10/util/OptionalArrayRef.h>
+#include <c10/core/SymIntArrayRef.h>
 
 #include <optional>
 
@@ -17,12 +17,16 @@ void check_probability(double p);
 // TypeError unless the tensor is strided and of a floating point type with a kernel.
 void check_input(const at::Tensor& input);
 
-// `rng_state`: int64, shape [2], on the device of `input`.
-void check_rng_state(const at::Tensor& rng_state, c10::Device device);
+// `rng_state`: int64, on the device of the input, of shape [2], or [*batch, 2] where `sizes` begins
+// with *batch.
+void check_rng_state(
+    const at::Tensor& rng_state,
+    c10::SymIntArrayRef sizes,
+    c10::Device device);
 
 void check_generator(const std::optional<at::Generator>& generator, c10::Device device);
 
-void check_mask_strides(const c10::OptionalArrayRef<c10::SymInt>& mask_strides, int64_t ndim);
+void check_mask_strides(size_t strides, size_t ndim);
 
 // RuntimeError if two elements of a tensor that is to be written share memory.
 void check_writable(const at::Tensor& tensor);

@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 
 #include <mutex>
+#include <vector>
 
 #include "kernels/cpu/kernel.h"
 #include "torch/backend.h"
@@ -12,19 +13,24 @@
 namespace dropout::cpu {
 namespace {
 
-RngState draw_state(const std::optional<at::Generator>& generator) {
+// Calls `take` with each of `count` states, drawn under one lock.
+template <class F>
+void draw_states(
+    const std::optional<at::Generator>& generator,
+    int64_t count,
+    const F& take) {
   auto* engine = at::get_generator_or_default<at::CPUGeneratorImpl>(
       generator, at::detail::getDefaultCPUGenerator());
   const std::lock_guard<std::mutex> lock(engine->mutex_);
-  return {engine->random64(), 0};
+  for (int64_t k = 0; k < count; ++k) {
+    take(RngState{engine->random64(), 0});
+  }
 }
 
-at::Tensor to_tensor(RngState state) {
-  const at::Tensor tensor = at::empty({2}, at::kLong);
-  int64_t* data = tensor.mutable_data_ptr<int64_t>();
-  data[0] = static_cast<int64_t>(state.seed);
-  data[1] = static_cast<int64_t>(state.offset);
-  return tensor;
+int64_t* write(RngState state, int64_t* data) {
+  *data++ = static_cast<int64_t>(state.seed);
+  *data++ = static_cast<int64_t>(state.offset);
+  return data;
 }
 
 RngState from_tensor(const at::Tensor& tensor) {
@@ -36,7 +42,8 @@ void launch(const Application& application, RngState state) {
   const at::Tensor& out = application.out;
   const Task task{
       application.in.defined() ? application.in.const_data_ptr() : nullptr,
-      out.mutable_data_ptr(), scalar_type(out), state, application.threshold};
+      out.mutable_data_ptr(), scalar_type(out), state, application.threshold,
+      application.coefficients};
   const Plan plan = make_plan(application.map, task);
   at::parallel_for(0, plan.units, plan.grain, [&](int64_t begin, int64_t end) {
     run(plan, task, begin, end);
@@ -45,8 +52,16 @@ void launch(const Application& application, RngState state) {
 
 }  // namespace
 
-at::Tensor draw(const at::Tensor& /*input*/, const std::optional<at::Generator>& generator) {
-  return to_tensor(draw_state(generator));
+at::Tensor draw(
+    const at::Tensor& /*input*/,
+    at::IntArrayRef batch,
+    const std::optional<at::Generator>& generator) {
+  std::vector<int64_t> shape = batch.vec();
+  shape.push_back(2);
+  const at::Tensor states = at::empty(shape, at::kLong);
+  int64_t* data = states.mutable_data_ptr<int64_t>();
+  draw_states(generator, states.numel() / 2, [&](RngState state) { data = write(state, data); });
+  return states;
 }
 
 void apply(const Application& application, const at::Tensor& rng_state) {
@@ -57,9 +72,15 @@ at::Tensor draw_and_apply(
     const Application& application,
     const std::optional<at::Generator>& generator,
     bool want_state) {
-  const RngState state = draw_state(generator);
+  RngState state{};
+  draw_states(generator, 1, [&](RngState drawn) { state = drawn; });
   launch(application, state);
-  return want_state ? to_tensor(state) : at::Tensor();
+  if (!want_state) {
+    return {};
+  }
+  const at::Tensor tensor = at::empty({2}, at::kLong);
+  write(state, tensor.mutable_data_ptr<int64_t>());
+  return tensor;
 }
 
 }  // namespace dropout::cpu

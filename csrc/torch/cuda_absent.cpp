@@ -16,7 +16,7 @@ namespace {
 
 }  // namespace
 
-at::Tensor draw(const at::Tensor&, const std::optional<at::Generator>&) {
+at::Tensor draw(const at::Tensor&, at::IntArrayRef, const std::optional<at::Generator>&) {
   refuse();
 }
 

@@ -1,14 +1,14 @@
-#include "torch/functionalize.h"
-
 #include <ATen/FunctionalTensorWrapper.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+
+#include "torch/ops.h"
 
 namespace dropout::functionalize {
 namespace {
 
 namespace impl = at::functionalization::impl;
 
-at::Tensor unwrap(const at::Tensor& tensor) {
+Tensor unwrap(const Tensor& tensor) {
   if (!impl::isFunctionalTensor(tensor)) {
     return tensor;
   }
@@ -18,21 +18,24 @@ at::Tensor unwrap(const at::Tensor& tensor) {
 
 }  // namespace
 
-at::Tensor& dropout_(
-    at::Tensor& input,
+Tensor& dropout_(
+    Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base) {
-  const at::Tensor inner_state = unwrap(rng_state);
-  at::Tensor inner = unwrap(input);
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill) {
+  const Tensor inner_state = unwrap(rng_state);
+  Tensor inner = unwrap(input);
   const at::AutoDispatchSkipFunctionalize below;
   if (!impl::isFunctionalTensor(input)) {
-    ops::dropout_(inner, p, inner_state, mask_strides, std::move(mask_base));
+    ops::dropout_(inner, p, inner_state, mask_strides, mask_base, scale, shift, fill);
     return input;
   }
-  const at::Tensor result =
-      ops::dropout(inner, p, inner_state, mask_strides, std::move(mask_base));
+  const Tensor result =
+      ops::dropout(inner, p, inner_state, mask_strides, mask_base, scale, shift, fill);
   impl::replace_(input, result);
   impl::commit_update(input);
   impl::sync(input);

@@ -2,6 +2,8 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
+#include <vector>
+
 #include "torch/backend.h"
 #include "torch/checks.h"
 #include "torch/ops.h"
@@ -9,22 +11,23 @@
 namespace dropout {
 namespace {
 
-IndexMap make_index_map(
-    const at::Tensor& in,
-    const at::Tensor& out,
-    at::OptionalIntArrayRef mask_strides,
-    int64_t mask_base) {
+struct MaskIndex {
+  Strides strides;
+  int64_t base;
+};
+
+IndexMap make_index_map(const Tensor& in, const Tensor& out, const MaskIndex& index) {
   IndexMap map;
-  map.base = static_cast<uint64_t>(mask_base);
-  const at::Tensor& source = in.defined() ? in : out;
-  if (!mask_strides.has_value() && source.is_contiguous() && out.is_contiguous()) {
+  map.base = static_cast<uint64_t>(index.base);
+  const Tensor& source = in.defined() ? in : out;
+  if (!index.strides.has_value() && source.is_contiguous() && out.is_contiguous()) {
     map.push({out.numel(), 1, 1, 1});
     map.normalize();
     return map;
   }
   int64_t row_major = 1;
   for (int64_t d = out.dim() - 1; d >= 0; --d) {
-    const int64_t mask = mask_strides.has_value() ? (*mask_strides)[d] : row_major;
+    const int64_t mask = index.strides.has_value() ? (*index.strides)[d] : row_major;
     TORCH_CHECK(
         map.push({out.size(d), source.stride(d), out.stride(d), mask}),
         "dropout: input has more than ",
@@ -40,172 +43,211 @@ IndexMap make_index_map(
 // everything is dropped is the same on every device.
 template <class F>
 void apply_unless_trivial(
-    const at::Tensor& in,
-    const at::Tensor& out,
+    const Tensor& in,
+    const Tensor& out,
     Threshold threshold,
-    at::OptionalIntArrayRef mask_strides,
-    int64_t mask_base,
+    const Coefficients& coefficients,
+    const MaskIndex& index,
     const F& some_dropped) {
   if (out.numel() == 0) {
     return;
   }
-  if (threshold.keeps_all()) {
-    if (!in.defined()) {
-      out.fill_(true);
-    } else if (!in.is_same(out)) {
+  const bool identity = coefficients.scale == 1.0 && !coefficients.shifts();
+  if (threshold.drops_all()) {
+    out.fill_(coefficients.fill);
+  } else if (threshold.keeps_all() && !in.defined()) {
+    out.fill_(true);
+  } else if (threshold.keeps_all() && identity) {
+    if (!in.is_same(out)) {
       out.copy_(in);
     }
-  } else if (threshold.drops_all()) {
-    out.zero_();
   } else {
     some_dropped(
-        Application{in, out, threshold, make_index_map(in, out, mask_strides, mask_base)});
+        Application{in, out, threshold, coefficients, make_index_map(in, out, index)});
   }
 }
 
+// Where rng_state has leading dimensions, those of the tensors are samples with a state and, by
+// default, a mask index of their own.
 void apply(
-    const at::Tensor& in,
-    const at::Tensor& out,
-    double p,
-    const at::Tensor& rng_state,
-    at::OptionalIntArrayRef mask_strides,
-    int64_t mask_base) {
+    const Tensor& in,
+    const Tensor& out,
+    Threshold threshold,
+    const Coefficients& coefficients,
+    const MaskIndex& index,
+    const Tensor& rng_state) {
+  if (rng_state.dim() > 1) {
+    const Strides inner =
+        index.strides.has_value() ? Strides(index.strides->slice(1)) : Strides();
+    for (int64_t sample = 0; sample < rng_state.size(0); ++sample) {
+      apply(
+          in.defined() ? in.select(0, sample) : in, out.select(0, sample), threshold,
+          coefficients, {inner, index.base}, rng_state.select(0, sample));
+    }
+    return;
+  }
   apply_unless_trivial(
-      in, out, Threshold::from_probability(p), mask_strides, mask_base,
-      [&](const Application& application) {
+      in, out, threshold, coefficients, index, [&](const Application& application) {
         out.is_cuda() ? cuda::apply(application, rng_state) : cpu::apply(application, rng_state);
       });
 }
 
-// check_mask_strides for the integers a kernel receives.
-void check_strides(at::OptionalIntArrayRef mask_strides, int64_t ndim) {
-  check_mask_strides(
-      mask_strides.has_value()
-          ? at::OptionalSymIntArrayRef(c10::fromIntArrayRefUnchecked(*mask_strides))
-          : at::OptionalSymIntArrayRef(),
-      ndim);
+Coefficients make_coefficients(Threshold threshold, Factor scale, double shift, double fill) {
+  return {scale.has_value() ? *scale : threshold.scale(), shift, fill};
+}
+
+template <class AnyStrides>
+void check_mask(
+    double p,
+    const Tensor& rng_state,
+    c10::SymIntArrayRef sizes,
+    c10::Device device,
+    const AnyStrides& mask_strides) {
+  check_probability(p);
+  check_rng_state(rng_state, sizes, device);
+  if (mask_strides.has_value()) {
+    check_mask_strides(mask_strides->size(), sizes.size());
+  }
+}
+
+template <class AnyStrides>
+void check(
+    const Tensor& input,
+    double p,
+    const Tensor& rng_state,
+    const AnyStrides& mask_strides) {
+  check_input(input);
+  check_mask(p, rng_state, input.sym_sizes(), input.device(), mask_strides);
 }
 
 }  // namespace
 
 namespace kernels {
 
-at::Tensor draw(const at::Tensor& input, std::optional<at::Generator> generator) {
+Tensor draw(const Tensor& input, at::IntArrayRef batch, Generator generator) {
   check_input(input);
   check_generator(generator, input.device());
-  return input.is_cuda() ? cuda::draw(input, generator) : cpu::draw(input, generator);
+  return input.is_cuda() ? cuda::draw(input, batch, generator)
+                         : cpu::draw(input, batch, generator);
 }
 
-at::Tensor dropout(
-    const at::Tensor& input,
+Tensor dropout(
+    const Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalIntArrayRef mask_strides,
-    int64_t mask_base) {
-  check_probability(p);
-  check_input(input);
-  check_rng_state(rng_state, input.device());
-  check_strides(mask_strides, input.dim());
-  const at::Tensor out = at::empty_like(input);
-  apply(input, out, p, rng_state, mask_strides, mask_base);
+    const Tensor& rng_state,
+    Strides mask_strides,
+    int64_t mask_base,
+    Factor scale,
+    double shift,
+    double fill) {
+  check(input, p, rng_state, mask_strides);
+  const auto threshold = Threshold::from_probability(p);
+  const Tensor out = at::empty_like(input);
+  apply(
+      input, out, threshold, make_coefficients(threshold, scale, shift, fill),
+      {mask_strides, mask_base}, rng_state);
   return out;
 }
 
-at::Tensor& dropout_(
-    at::Tensor& input,
+Tensor& dropout_(
+    Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalIntArrayRef mask_strides,
-    int64_t mask_base) {
-  check_probability(p);
-  check_input(input);
-  check_rng_state(rng_state, input.device());
-  check_strides(mask_strides, input.dim());
+    const Tensor& rng_state,
+    Strides mask_strides,
+    int64_t mask_base,
+    Factor scale,
+    double shift,
+    double fill) {
+  check(input, p, rng_state, mask_strides);
   check_writable(input);
-  apply(input, input, p, rng_state, mask_strides, mask_base);
+  const auto threshold = Threshold::from_probability(p);
+  apply(
+      input, input, threshold, make_coefficients(threshold, scale, shift, fill),
+      {mask_strides, mask_base}, rng_state);
   return input;
 }
 
-at::Tensor dropout_mask(
+Tensor dropout_mask(
     at::IntArrayRef size,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalIntArrayRef mask_strides,
+    const Tensor& rng_state,
+    Strides mask_strides,
     int64_t mask_base) {
-  check_probability(p);
-  check_rng_state(rng_state, rng_state.device());
-  check_strides(mask_strides, static_cast<int64_t>(size.size()));
-  const at::Tensor out = at::empty(size, rng_state.options().dtype(at::kBool));
-  apply(at::Tensor(), out, p, rng_state, mask_strides, mask_base);
+  check_mask(
+      p, rng_state, c10::fromIntArrayRefSlow(size), rng_state.device(), mask_strides);
+  const Tensor out = at::empty(size, rng_state.options().dtype(at::kBool));
+  apply(
+      Tensor(), out, Threshold::from_probability(p), Coefficients{1.0},
+      {mask_strides, mask_base}, rng_state);
   return out;
 }
 
-at::Tensor draw_and_apply(
-    const at::Tensor& input,
-    const at::Tensor& out,
-    double p,
-    const std::optional<at::Generator>& generator,
-    at::OptionalIntArrayRef mask_strides,
-    int64_t mask_base,
+}  // namespace kernels
+
+Tensor draw_and_apply(
+    const Tensor& input,
+    const Tensor& out,
+    const Call& call,
+    const Generator& generator,
     bool want_state) {
-  at::Tensor rng_state;
+  const auto threshold = Threshold::from_probability(call.p);
+  Tensor rng_state;
   bool drawn = false;
   apply_unless_trivial(
-      input, out, Threshold::from_probability(p), mask_strides, mask_base,
-      [&](const Application& application) {
+      input, out, threshold,
+      make_coefficients(threshold, call.scale, call.shift, call.fill),
+      {call.mask_strides, call.mask_base}, [&](const Application& application) {
         rng_state = out.is_cuda() ? cuda::draw_and_apply(application, generator, want_state)
                                   : cpu::draw_and_apply(application, generator, want_state);
         drawn = true;
       });
   // A call reserves its random numbers whatever its size and probability.
-  return drawn ? rng_state : draw(input, generator);
+  return drawn ? rng_state : kernels::draw(input, {}, generator);
 }
-
-}  // namespace kernels
 
 namespace meta {
 
-at::Tensor draw(const at::Tensor& input, std::optional<at::Generator> /*generator*/) {
+Tensor draw(const Tensor& input, c10::SymIntArrayRef batch, Generator /*generator*/) {
   check_input(input);
-  return at::empty({2}, input.options().dtype(at::kLong).memory_format(std::nullopt));
+  std::vector<c10::SymInt> shape = batch.vec();
+  shape.push_back(2);
+  return at::empty_symint(shape, at::TensorOptions().dtype(at::kLong).device(input.device()));
 }
 
-at::Tensor dropout(
-    const at::Tensor& input,
+Tensor dropout(
+    const Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt /*mask_base*/) {
-  check_probability(p);
-  check_input(input);
-  check_rng_state(rng_state, input.device());
-  check_mask_strides(mask_strides, input.dim());
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt /*mask_base*/,
+    Factor /*scale*/,
+    double /*shift*/,
+    double /*fill*/) {
+  check(input, p, rng_state, mask_strides);
   return at::empty_like(input);
 }
 
-at::Tensor& dropout_(
-    at::Tensor& input,
+Tensor& dropout_(
+    Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt /*mask_base*/) {
-  check_probability(p);
-  check_input(input);
-  check_rng_state(rng_state, input.device());
-  check_mask_strides(mask_strides, input.dim());
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt /*mask_base*/,
+    Factor /*scale*/,
+    double /*shift*/,
+    double /*fill*/) {
+  check(input, p, rng_state, mask_strides);
   check_writable(input);
   return input;
 }
 
-at::Tensor dropout_mask(
+Tensor dropout_mask(
     c10::SymIntArrayRef size,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
+    const Tensor& rng_state,
+    SymStrides mask_strides,
     c10::SymInt /*mask_base*/) {
-  check_probability(p);
-  check_rng_state(rng_state, rng_state.device());
-  check_mask_strides(mask_strides, static_cast<int64_t>(size.size()));
+  check_mask(p, rng_state, size, rng_state.device(), mask_strides);
   return at::empty_symint(size, rng_state.options().dtype(at::kBool));
 }
 

@@ -1,4 +1,5 @@
-// The operators, as functions: device kernels, and calls through the dispatcher.
+// The operators, as functions: device kernels, shapes alone, calls through the dispatcher, and the
+// way in for eager code. Schemas and what the arguments mean: see register.cpp.
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -10,103 +11,124 @@
 
 namespace dropout {
 
-// Schemas: see register.cpp. `mask_strides` unset: those of the row-major shape.
+using at::Tensor;
+using Generator = std::optional<at::Generator>;
+using Strides = at::OptionalIntArrayRef;
+using SymStrides = at::OptionalSymIntArrayRef;
+using Factor = std::optional<double>;
+
+// Signatures of the operators as the dispatcher calls them.
+using Draw = Tensor(const Tensor& input, c10::SymIntArrayRef batch, Generator generator);
+using Dropout = Tensor(
+    const Tensor& input,
+    double p,
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill);
+using DropoutInplace = Tensor&(
+    Tensor& input,
+    double p,
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill);
+using DropoutMask = Tensor(
+    c10::SymIntArrayRef size,
+    double p,
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base);
 
 namespace ops {  // through the dispatcher
 
-at::Tensor draw(const at::Tensor& input, const std::optional<at::Generator>& generator);
-
-at::Tensor dropout(
-    const at::Tensor& input,
-    double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base);
-
-at::Tensor& dropout_(
-    at::Tensor& input,
-    double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base);
+Draw draw;
+Dropout dropout;
+DropoutInplace dropout_;
 
 }  // namespace ops
 
+namespace meta {  // shapes and dtypes alone
+
+Draw draw;
+Dropout dropout;
+DropoutInplace dropout_;
+DropoutMask dropout_mask;
+
+}  // namespace meta
+
+namespace functionalize {
+
+// What torch.func.functionalize and the compilers make of the in-place operator: the pure one,
+// whose result takes the place of the input.
+DropoutInplace dropout_;
+
+}  // namespace functionalize
+
 namespace kernels {  // for tensors in the memory of a device
 
-at::Tensor draw(const at::Tensor& input, std::optional<at::Generator> generator);
+Tensor draw(const Tensor& input, at::IntArrayRef batch, Generator generator);
 
-at::Tensor dropout(
-    const at::Tensor& input,
+Tensor dropout(
+    const Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalIntArrayRef mask_strides,
-    int64_t mask_base);
+    const Tensor& rng_state,
+    Strides mask_strides,
+    int64_t mask_base,
+    Factor scale,
+    double shift,
+    double fill);
 
-at::Tensor& dropout_(
-    at::Tensor& input,
+Tensor& dropout_(
+    Tensor& input,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalIntArrayRef mask_strides,
-    int64_t mask_base);
+    const Tensor& rng_state,
+    Strides mask_strides,
+    int64_t mask_base,
+    Factor scale,
+    double shift,
+    double fill);
 
-at::Tensor dropout_mask(
+Tensor dropout_mask(
     at::IntArrayRef size,
     double p,
-    const at::Tensor& rng_state,
-    at::OptionalIntArrayRef mask_strides,
+    const Tensor& rng_state,
+    Strides mask_strides,
     int64_t mask_base);
-
-// draw and dropout (or dropout_, if `out` is `input`) at once, into `out`. Returns the rng_state,
-// undefined unless wanted.
-at::Tensor draw_and_apply(
-    const at::Tensor& input,
-    const at::Tensor& out,
-    double p,
-    const std::optional<at::Generator>& generator,
-    at::OptionalIntArrayRef mask_strides,
-    int64_t mask_base,
-    bool want_state);
 
 }  // namespace kernels
 
-namespace meta {  // shapes and dtypes alone
+// A call of eager code. What it makes of an element: see Coefficients.
+struct Call {
+  double p;
+  bool inplace;
+  Strides mask_strides;
+  int64_t mask_base;
+  Factor scale;
+  double shift;
+  double fill;
+};
 
-at::Tensor draw(const at::Tensor& input, std::optional<at::Generator> generator);
-
-at::Tensor dropout(
-    const at::Tensor& input,
-    double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base);
-
-at::Tensor& dropout_(
-    at::Tensor& input,
-    double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base);
-
-at::Tensor dropout_mask(
-    c10::SymIntArrayRef size,
-    double p,
-    const at::Tensor& rng_state,
-    at::OptionalSymIntArrayRef mask_strides,
-    c10::SymInt mask_base);
-
-}  // namespace meta
+// draw and dropout at once into `out`, which may be `input`. Returns the rng_state, undefined
+// unless wanted.
+Tensor draw_and_apply(
+    const Tensor& input,
+    const Tensor& out,
+    const Call& call,
+    const Generator& generator,
+    bool want_state);
 
 // draw, unless rng_state is given, and dropout or dropout_, the cheapest way there is: without the
 // dispatcher where nothing between autograd and the kernel wants to see the call, through it
 // otherwise.
-at::Tensor dropout_eager(
-    at::Tensor input,
-    double p,
-    bool inplace,
-    const std::optional<at::Generator>& generator,
-    const std::optional<at::Tensor>& rng_state,
-    at::OptionalIntArrayRef mask_strides,
-    int64_t mask_base);
+Tensor dropout_eager(
+    Tensor input,
+    const Call& call,
+    const Generator& generator,
+    const std::optional<Tensor>& rng_state);
 
 }  // namespace dropout

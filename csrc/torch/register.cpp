@@ -4,12 +4,13 @@
 #include <torch/version.h>
 
 #include <string>
+#include <tuple>
 #include <vector>
 
+#include "core/coefficients.h"
 #include "kernels/cpu/kernel.h"
 #include "torch/autograd.h"
 #include "torch/checks.h"
-#include "torch/functionalize.h"
 #include "torch/ops.h"
 
 #if defined(DROPOUT_EXT_CUDA)
@@ -22,21 +23,27 @@ namespace {
 namespace py = pybind11;
 
 TORCH_LIBRARY(dropout_ext, m) {
-  // generator -> rng_state (int64, [2]: seed, offset) on the device of the input.
+  // generator -> rng_state, int64 of shape [*batch, 2] on the device of the input: for each of the
+  // batch the (seed, offset) of one call.
   m.def(
-      "draw(Tensor input, *, Generator? generator=None) -> Tensor",
+      "draw(Tensor input, *, SymInt[] batch=[], Generator? generator=None) -> Tensor",
       {at::Tag::nondeterministic_seeded, at::Tag::pt2_compliant_tag});
-  // The rest is pure: the mask is a function of rng_state and of the index
-  // mask_base + sum over d of coordinate_d * mask_strides_d, by default the row-major one.
+  // The rest is pure. The mask is a function of rng_state, of shape [2], and of the index
+  //   mask_base + sum over d of coordinate_d * mask_strides_d,
+  // with the strides of the row-major shape by default. Kept elements become
+  // input * scale + shift, where scale is by default one over the probability to be kept; dropped
+  // ones become fill. An rng_state of shape [*batch, 2] has a state for each of the samples that
+  // the leading dimensions of the input count; mask strides there are ignored, and the default
+  // ones are those of a sample.
   m.def(
       "dropout(Tensor input, float p, Tensor rng_state, *, SymInt[]? mask_strides=None, "
-      "SymInt mask_base=0) -> Tensor",
+      "SymInt mask_base=0, float? scale=None, float shift=0., float fill=0.) -> Tensor",
       {at::Tag::pt2_compliant_tag});
   m.def(
       "dropout_(Tensor(a!) input, float p, Tensor rng_state, *, SymInt[]? mask_strides=None, "
-      "SymInt mask_base=0) -> Tensor(a!)",
+      "SymInt mask_base=0, float? scale=None, float shift=0., float fill=0.) -> Tensor(a!)",
       {at::Tag::pt2_compliant_tag});
-  // True = kept.
+  // The mask alone, True = kept.
   m.def(
       "dropout_mask(SymInt[] size, float p, Tensor rng_state, *, SymInt[]? mask_strides=None, "
       "SymInt mask_base=0) -> Tensor",
@@ -75,19 +82,27 @@ TORCH_LIBRARY(dropout_ext, m) {
       "dropout_", torch::dispatch(c10::DispatchKey::Functionalize, functionalize::dropout_));
 }
 
-at::Tensor dropout_from_python(
-    const at::Tensor& input,
+Tensor dropout_from_python(
+    const Tensor& input,
     double p,
     bool inplace,
-    const std::optional<at::Generator>& generator,
-    const std::optional<at::Tensor>& rng_state,
+    const Generator& generator,
+    const std::optional<Tensor>& rng_state,
     const std::optional<std::vector<int64_t>>& mask_strides,
-    int64_t mask_base) {
+    int64_t mask_base,
+    Factor scale,
+    double shift,
+    double fill) {
   const py::gil_scoped_release no_gil;
+  const Strides strides = mask_strides.has_value() ? Strides(*mask_strides) : Strides();
   return dropout_eager(
-      input, p, inplace, generator, rng_state,
-      mask_strides.has_value() ? at::OptionalIntArrayRef(*mask_strides) : std::nullopt,
-      mask_base);
+      input, {p, inplace, strides, mask_base, scale, shift, fill}, generator, rng_state);
+}
+
+// (scale, shift, fill) of alpha dropout.
+std::tuple<double, double, double> alpha_coefficients_from_python(double p) {
+  const Coefficients c = alpha_coefficients(Threshold::from_probability(p));
+  return {c.scale, c.shift, c.fill};
 }
 
 std::vector<std::string> cpu_paths() {
@@ -129,7 +144,9 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   m.def(
       "dropout", dropout_from_python, py::arg("input"), py::arg("p"), py::arg("inplace"),
       py::arg("generator") = py::none(), py::arg("rng_state") = py::none(),
-      py::arg("mask_strides") = py::none(), py::arg("mask_base") = 0);
+      py::arg("mask_strides") = py::none(), py::arg("mask_base") = 0,
+      py::arg("scale") = py::none(), py::arg("shift") = 0.0, py::arg("fill") = 0.0);
+  m.def("alpha_coefficients", alpha_coefficients_from_python, py::arg("p"));
   m.def("cpu_path", [] { return cpu::path_name(cpu::active_path()); });
   m.def("cpu_paths", cpu_paths);
   m.def("set_cpu_path", set_cpu_path, py::arg("name"));

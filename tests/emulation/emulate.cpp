@@ -3,6 +3,7 @@
 
 #include "kernels/cuda/launch.cu"
 
+using dropout::Coefficients;
 using dropout::Dim;
 using dropout::IndexMap;
 using dropout::RngState;
@@ -41,6 +42,9 @@ int emulate(
     const int64_t* dims,
     uint64_t base,
     double p,
+    double scale,
+    double shift,
+    double fill,
     const int64_t* state,
     int64_t intragraph,
     int capture,
@@ -54,16 +58,18 @@ int emulate(
   map.normalize();
   return dropout::cuda::launch(
       {in, out, static_cast<ScalarType>(dtype),
-       make_source(state, intragraph, capture, written), Threshold::from_probability(p)},
+       make_source(state, intragraph, capture, written), Threshold::from_probability(p),
+       Coefficients{scale, shift, fill}},
       map, nullptr);
 }
 
-int emulate_write_state(
+int emulate_write_states(
     const int64_t* state,
     int64_t intragraph,
     int capture,
+    int64_t count,
     int64_t* written) {
-  return dropout::cuda::launch_write_state(
-      make_source(state, intragraph, capture, written), nullptr);
+  return dropout::cuda::launch_write_states(
+      make_source(state, intragraph, capture, written), count, nullptr);
 }
 }

@@ -45,16 +45,45 @@ struct Isa {
   }
 };
 
-// All ones in the 32-bit lanes whose bit is set.
-inline __m256i expand_bits(uint64_t bits) {
+// All ones in the lanes whose bit is set.
+inline __m256i expand_bits32(uint64_t bits) {
   const __m256i select = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
   const __m256i spread = _mm256_set1_epi32(static_cast<int32_t>(bits));
   return _mm256_cmpeq_epi32(_mm256_and_si256(spread, select), select);
 }
 
-inline __m256 scale_kept(__m256 x, uint64_t bits, float scale) {
-  return _mm256_and_ps(
-      _mm256_mul_ps(x, _mm256_set1_ps(scale)), _mm256_castsi256_ps(expand_bits(bits)));
+inline __m256i expand_bits64(uint64_t bits) {
+  const __m256i select = _mm256_setr_epi64x(1, 2, 4, 8);
+  const __m256i spread = _mm256_set1_epi64x(static_cast<int64_t>(bits));
+  return _mm256_cmpeq_epi64(_mm256_and_si256(spread, select), select);
+}
+
+// A rule on eight floats or four doubles; what is dropped is `fill`, which is in the range of
+// the element type, widened.
+template <class T>
+__m256 apply_rule(__m256 x, uint64_t bits, const Scale<T>& rule) {
+  const __m256 scaled = _mm256_mul_ps(x, _mm256_set1_ps(rule.scale));
+  return _mm256_and_ps(scaled, _mm256_castsi256_ps(expand_bits32(bits)));
+}
+
+template <class T>
+__m256 apply_rule(__m256 x, uint64_t bits, const ScaleShift<T>& rule) {
+  const __m256 scaled = _mm256_mul_ps(x, _mm256_set1_ps(rule.scale));
+  const __m256 shifted = _mm256_add_ps(scaled, _mm256_set1_ps(rule.shift));
+  return _mm256_blendv_ps(
+      _mm256_set1_ps(widen(rule.fill)), shifted, _mm256_castsi256_ps(expand_bits32(bits)));
+}
+
+inline __m256d apply_rule(__m256d x, uint64_t bits, const Scale<double>& rule) {
+  const __m256d scaled = _mm256_mul_pd(x, _mm256_set1_pd(rule.scale));
+  return _mm256_and_pd(scaled, _mm256_castsi256_pd(expand_bits64(bits)));
+}
+
+inline __m256d apply_rule(__m256d x, uint64_t bits, const ScaleShift<double>& rule) {
+  const __m256d scaled = _mm256_mul_pd(x, _mm256_set1_pd(rule.scale));
+  const __m256d shifted = _mm256_add_pd(scaled, _mm256_set1_pd(rule.shift));
+  return _mm256_blendv_pd(
+      _mm256_set1_pd(rule.fill), shifted, _mm256_castsi256_pd(expand_bits64(bits)));
 }
 
 // The upper halves of the lanes rounded to nearest even, as 16 bits each. A NaN that was widened
@@ -97,30 +126,30 @@ struct Vector;
 
 template <>
 struct Vector<float> : VectorBase {
-  template <bool kStream>
-  static void apply(const float* x, float* y, uint64_t bits, float scale) {
-    store<kStream>(y, _mm256_castps_si256(scale_kept(_mm256_loadu_ps(x), bits, scale)));
+  template <bool kStream, class Rule>
+  static void apply(const float* x, float* y, uint64_t bits, const Rule& rule) {
+    store<kStream>(y, _mm256_castps_si256(apply_rule(_mm256_loadu_ps(x), bits, rule)));
   }
 };
 
 template <>
 struct Vector<BFloat16> : VectorBase {
-  template <bool kStream>
-  static void apply(const BFloat16* x, BFloat16* y, uint64_t bits, float scale) {
+  template <bool kStream, class Rule>
+  static void apply(const BFloat16* x, BFloat16* y, uint64_t bits, const Rule& rule) {
     const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
     const __m256 wide =
         _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16));
-    store<kStream>(y, round_to_bfloat16(scale_kept(wide, bits, scale)));
+    store<kStream>(y, round_to_bfloat16(apply_rule(wide, bits, rule)));
   }
 };
 
 template <>
 struct Vector<Float16> : VectorBase {
-  template <bool kStream>
-  static void apply(const Float16* x, Float16* y, uint64_t bits, float scale) {
+  template <bool kStream, class Rule>
+  static void apply(const Float16* x, Float16* y, uint64_t bits, const Rule& rule) {
     const __m256 wide = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
     store<kStream>(
-        y, _mm256_cvtps_ph(scale_kept(wide, bits, scale), _MM_FROUND_TO_NEAREST_INT));
+        y, _mm256_cvtps_ph(apply_rule(wide, bits, rule), _MM_FROUND_TO_NEAREST_INT));
   }
 };
 
@@ -128,13 +157,9 @@ template <>
 struct Vector<double> : VectorBase {
   static constexpr int kLanes = 4;
 
-  template <bool kStream>
-  static void apply(const double* x, double* y, uint64_t bits, double scale) {
-    const __m256i select = _mm256_setr_epi64x(1, 2, 4, 8);
-    const __m256i spread = _mm256_set1_epi64x(static_cast<int64_t>(bits));
-    const __m256i keep = _mm256_cmpeq_epi64(_mm256_and_si256(spread, select), select);
-    const __m256d scaled = _mm256_mul_pd(_mm256_loadu_pd(x), _mm256_set1_pd(scale));
-    store<kStream>(y, _mm256_and_si256(_mm256_castpd_si256(scaled), keep));
+  template <bool kStream, class Rule>
+  static void apply(const double* x, double* y, uint64_t bits, const Rule& rule) {
+    store<kStream>(y, _mm256_castpd_si256(apply_rule(_mm256_loadu_pd(x), bits, rule)));
   }
 };
 
@@ -143,7 +168,7 @@ struct Vector<bool> : VectorBase {
   static constexpr int kLanes = 32;
 
   template <bool kStream>
-  static void apply(const bool*, bool* y, uint64_t bits, float) {
+  static void apply(const bool*, bool* y, uint64_t bits, const Mask&) {
     const __m256i byte_of_lane = _mm256_setr_epi64x(
         0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
     const __m256i bit_of_lane = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));

@@ -40,6 +40,59 @@ struct Isa {
   }
 };
 
+// The kept value of a rule, on sixteen floats or eight doubles.
+template <class T>
+__m512 kept_value(__m512 x, const Scale<T>& rule) {
+  return _mm512_mul_ps(x, _mm512_set1_ps(rule.scale));
+}
+
+template <class T>
+__m512 kept_value(__m512 x, const ScaleShift<T>& rule) {
+  return _mm512_add_ps(
+      _mm512_mul_ps(x, _mm512_set1_ps(rule.scale)), _mm512_set1_ps(rule.shift));
+}
+
+inline __m512d kept_value(__m512d x, const Scale<double>& rule) {
+  return _mm512_mul_pd(x, _mm512_set1_pd(rule.scale));
+}
+
+inline __m512d kept_value(__m512d x, const ScaleShift<double>& rule) {
+  return _mm512_add_pd(
+      _mm512_mul_pd(x, _mm512_set1_pd(rule.scale)), _mm512_set1_pd(rule.shift));
+}
+
+// The lanes whose bit is set, and what the rule drops the others to.
+inline __m512i select(uint64_t bits, __m512i kept, const Scale<float>&) {
+  return _mm512_maskz_mov_epi32(static_cast<__mmask16>(bits), kept);
+}
+
+inline __m512i select(uint64_t bits, __m512i kept, const ScaleShift<float>& rule) {
+  const __m512i fill = _mm512_castps_si512(_mm512_set1_ps(rule.fill));
+  return _mm512_mask_mov_epi32(fill, static_cast<__mmask16>(bits), kept);
+}
+
+inline __m512i select(uint64_t bits, __m512i kept, const Scale<double>&) {
+  return _mm512_maskz_mov_epi64(static_cast<__mmask8>(bits), kept);
+}
+
+inline __m512i select(uint64_t bits, __m512i kept, const ScaleShift<double>& rule) {
+  const __m512i fill = _mm512_castpd_si512(_mm512_set1_pd(rule.fill));
+  return _mm512_mask_mov_epi64(fill, static_cast<__mmask8>(bits), kept);
+}
+
+template <class T>
+__m512i select(uint64_t bits, __m512i kept, const Scale<T>&) {
+  static_assert(sizeof(T) == 2);
+  return _mm512_maskz_mov_epi16(static_cast<__mmask32>(bits), kept);
+}
+
+template <class T>
+__m512i select(uint64_t bits, __m512i kept, const ScaleShift<T>& rule) {
+  static_assert(sizeof(T) == 2);
+  const __m512i fill = _mm512_set1_epi16(static_cast<int16_t>(rule.fill.bits));
+  return _mm512_mask_mov_epi16(fill, static_cast<__mmask32>(bits), kept);
+}
+
 struct VectorBase {
   static void fence() { _mm_sfence(); }
 
@@ -61,11 +114,10 @@ template <>
 struct Vector<float> : VectorBase {
   static constexpr int kLanes = 16;
 
-  template <bool kStream>
-  static void apply(const float* x, float* y, uint64_t bits, float scale) {
-    const __m512 kept = _mm512_maskz_mul_ps(
-        static_cast<__mmask16>(bits), _mm512_loadu_ps(x), _mm512_set1_ps(scale));
-    store<kStream>(y, _mm512_castps_si512(kept));
+  template <bool kStream, class Rule>
+  static void apply(const float* x, float* y, uint64_t bits, const Rule& rule) {
+    const __m512i kept = _mm512_castps_si512(kept_value(_mm512_loadu_ps(x), rule));
+    store<kStream>(y, select(bits, kept, rule));
   }
 };
 
@@ -74,24 +126,24 @@ struct Vector<BFloat16> : VectorBase {
   static constexpr int kLanes = 32;
 
   // The odd elements are floats already, but for their low halves; the even ones a shift away.
-  template <bool kStream>
-  static void apply(const BFloat16* x, BFloat16* y, uint64_t bits, float scale) {
+  template <bool kStream, class Rule>
+  static void apply(const BFloat16* x, BFloat16* y, uint64_t bits, const Rule& rule) {
     const __m512i packed = _mm512_loadu_si512(x);
-    const __m512i even = scale_rounded(_mm512_slli_epi32(packed, 16), scale);
+    const __m512i even = kept_rounded(_mm512_slli_epi32(packed, 16), rule);
     const __m512i odd =
-        scale_rounded(_mm512_and_si512(packed, _mm512_set1_epi32(~0xffff)), scale);
+        kept_rounded(_mm512_and_si512(packed, _mm512_set1_epi32(~0xffff)), rule);
     const __m512i both = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(even, 16), odd);
-    store<kStream>(y, _mm512_maskz_mov_epi16(static_cast<__mmask32>(bits), both));
+    store<kStream>(y, select(bits, both, rule));
   }
 
  private:
-  // The product, whose upper half is then rounded to nearest even. A NaN that was widened from
-  // bfloat16 has no bits the rounding could carry from.
-  static __m512i scale_rounded(__m512i x, float scale) {
-    const __m512i product =
-        _mm512_castps_si512(_mm512_mul_ps(_mm512_castsi512_ps(x), _mm512_set1_ps(scale)));
-    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(product, 16), _mm512_set1_epi32(1));
-    return _mm512_add_epi32(product, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  // The upper half is rounded to nearest even. A NaN that was widened from bfloat16 has no bits
+  // the rounding could carry from.
+  template <class Rule>
+  static __m512i kept_rounded(__m512i x, const Rule& rule) {
+    const __m512i kept = _mm512_castps_si512(kept_value(_mm512_castsi512_ps(x), rule));
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(kept, 16), _mm512_set1_epi32(1));
+    return _mm512_add_epi32(kept, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   }
 };
 
@@ -99,19 +151,19 @@ template <>
 struct Vector<Float16> : VectorBase {
   static constexpr int kLanes = 32;
 
-  template <bool kStream>
-  static void apply(const Float16* x, Float16* y, uint64_t bits, float scale) {
-    const __m512i low = _mm512_castsi256_si512(scaled(x, scale));
-    const __m512i both = _mm512_inserti64x4(low, scaled(x + 16, scale), 1);
-    store<kStream>(y, _mm512_maskz_mov_epi16(static_cast<__mmask32>(bits), both));
+  template <bool kStream, class Rule>
+  static void apply(const Float16* x, Float16* y, uint64_t bits, const Rule& rule) {
+    const __m512i low = _mm512_castsi256_si512(kept(x, rule));
+    const __m512i both = _mm512_inserti64x4(low, kept(x + 16, rule), 1);
+    store<kStream>(y, select(bits, both, rule));
   }
 
  private:
-  static __m256i scaled(const Float16* x, float scale) {
+  template <class Rule>
+  static __m256i kept(const Float16* x, const Rule& rule) {
     const __m512 wide =
         _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)));
-    return _mm512_cvtps_ph(
-        _mm512_mul_ps(wide, _mm512_set1_ps(scale)), _MM_FROUND_TO_NEAREST_INT);
+    return _mm512_cvtps_ph(kept_value(wide, rule), _MM_FROUND_TO_NEAREST_INT);
   }
 };
 
@@ -119,11 +171,10 @@ template <>
 struct Vector<double> : VectorBase {
   static constexpr int kLanes = 8;
 
-  template <bool kStream>
-  static void apply(const double* x, double* y, uint64_t bits, double scale) {
-    const __m512d kept = _mm512_maskz_mul_pd(
-        static_cast<__mmask8>(bits), _mm512_loadu_pd(x), _mm512_set1_pd(scale));
-    store<kStream>(y, _mm512_castpd_si512(kept));
+  template <bool kStream, class Rule>
+  static void apply(const double* x, double* y, uint64_t bits, const Rule& rule) {
+    const __m512i kept = _mm512_castpd_si512(kept_value(_mm512_loadu_pd(x), rule));
+    store<kStream>(y, select(bits, kept, rule));
   }
 };
 
@@ -132,7 +183,7 @@ struct Vector<bool> : VectorBase {
   static constexpr int kLanes = 64;
 
   template <bool kStream>
-  static void apply(const bool*, bool* y, uint64_t bits, float) {
+  static void apply(const bool*, bool* y, uint64_t bits, const Mask&) {
     store<kStream>(y, _mm512_maskz_set1_epi8(bits, 1));
   }
 };

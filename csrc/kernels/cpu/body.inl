@@ -1,7 +1,7 @@
 // The loops of the CPU kernels, compiled once per instruction set: included inside the set's
 // namespace and target region, after the definitions of
 //   KeepWords     see keep_words.inl
-//   Vector<T>     kLanes, and apply<kStream>(x, y, bits, scale) on that many elements
+//   Vector<T>     kLanes, and apply<kStream>(x, y, bits, rule) on that many elements
 
 constexpr uint64_t low_bits(int64_t n) {
   return n >= kWord ? ~uint64_t{0} : (uint64_t{1} << n) - 1;
@@ -73,54 +73,54 @@ class KeepBits {
   uint64_t word_ = 0;
 };
 
-template <class T, bool kStream = false>
+template <bool kStream = false, class Rule, class T>
 inline __attribute__((always_inline)) void apply_word(
     const T* x,
     T* y,
     uint64_t keep,
-    compute_t<T> scale) {
+    const Rule& rule) {
   constexpr int kLanes = Vector<T>::kLanes;
   for (int j = 0; j < kWord; j += kLanes) {
-    Vector<T>::template apply<kStream>(x + j, y + j, keep >> j, scale);
+    Vector<T>::template apply<kStream>(x + j, y + j, keep >> j, rule);
   }
 }
 
 // Less than kWord elements.
-template <class T>
+template <class Rule, class T>
 __attribute__((noinline)) void apply_part(
     const T* x,
     T* y,
     int64_t n,
     uint64_t keep,
-    compute_t<T> scale) {
+    const Rule& rule) {
   constexpr int kLanes = Vector<T>::kLanes;
   int64_t j = 0;
   for (; j + kLanes <= n; j += kLanes) {
-    Vector<T>::template apply<false>(x + j, y + j, keep >> j, scale);
+    Vector<T>::template apply<false>(x + j, y + j, keep >> j, rule);
   }
   for (; j < n; ++j) {
-    y[j] = apply_keep(x[j], ((keep >> j) & 1) != 0, scale);
+    y[j] = rule(x[j], ((keep >> j) & 1) != 0);
   }
 }
 
 // n elements that are dense on both sides.
-template <class T>
+template <class Rule, class T>
 inline void apply_dense(
     const T* x,
     T* y,
     int64_t n,
     const uint64_t* words,
-    compute_t<T> scale) {
+    const Rule& rule) {
   int64_t k = 0;
   for (; k + kWord <= n; k += kWord) {
-    apply_word(x + k, y + k, words[k / kWord], scale);
+    apply_word(x + k, y + k, words[k / kWord], rule);
   }
   if (k < n) {
-    apply_part(x + k, y + k, n - k, words[k / kWord], scale);
+    apply_part(x + k, y + k, n - k, words[k / kWord], rule);
   }
 }
 
-template <class T>
+template <class Rule, class T>
 void apply_row(
     const T* x,
     int64_t in,
@@ -128,9 +128,9 @@ void apply_row(
     int64_t out,
     int64_t n,
     const uint64_t* words,
-    compute_t<T> scale) {
+    const Rule& rule) {
   if (in == 1 && out == 1) {
-    return apply_dense(x, y, n, words, scale);
+    return apply_dense(x, y, n, words, rule);
   }
   T staged[kWord];
   for (int64_t k = 0; k < n; k += kWord) {
@@ -142,7 +142,7 @@ void apply_row(
       }
       source = staged;
     }
-    apply_dense(source, out == 1 ? y + k : staged, count, words + k / kWord, scale);
+    apply_dense(source, out == 1 ? y + k : staged, count, words + k / kWord, rule);
     for (int64_t j = 0; out != 1 && j < count; ++j) {
       y[(k + j) * out] = staged[j];
     }
@@ -192,14 +192,16 @@ class BitWriter {
 };
 
 // The units of a plan, one after the other.
-template <class T>
+template <class Rule>
 class Worker {
  public:
-  Worker(const Plan& plan, const Task& task)
+  using T = typename Rule::Element;
+
+  Worker(const Plan& plan, const Task& task, const Rule& rule)
       : plan_(plan),
         in_(static_cast<const T*>(std::is_same_v<T, bool> ? task.out : task.in)),
         out_(static_cast<T*>(task.out)),
-        scale_(static_cast<compute_t<T>>(task.threshold.scale())),
+        rule_(rule),
         bits_(task.state, task.threshold) {}
 
   void run(int64_t begin, int64_t end) {
@@ -232,7 +234,7 @@ class Worker {
       filled_first_ = first;
       filled_n_ = n;
     }
-    apply_row(x, plan_.row.in, y, plan_.row.out, n, words_, scale_);
+    apply_row(x, plan_.row.in, y, plan_.row.out, n, words_, rule_);
   }
 
   void packed(const T* x, T* y, uint64_t first) {
@@ -244,7 +246,7 @@ class Worker {
       writer.append(bits_.take_strided(start, n, plan_.row.mask), n);
     }
     writer.finish();
-    apply_row(x, 1, y, 1, rows * n, words_, scale_);
+    apply_row(x, 1, y, 1, rows * n, words_, rule_);
   }
 
   void tile(const T* x, T* y, uint64_t first) {
@@ -274,13 +276,13 @@ class Worker {
           const int64_t row = k * kWord + r;
           apply_row(
               x + row * plan_.run.in, plan_.row.in, y + row * plan_.run.out, plan_.row.out,
-              columns, &square[r], scale_);
+              columns, &square[r], rule_);
         }
       }
     }
     if (plan_.adjacent) {
       writer.finish();
-      apply_row(x, 1, y, 1, rows * columns, words_, scale_);
+      apply_row(x, 1, y, 1, rows * columns, words_, rule_);
     }
   }
 
@@ -316,7 +318,7 @@ class Worker {
   const Plan& plan_;
   const T* in_;
   T* out_;
-  compute_t<T> scale_;
+  Rule rule_;
   KeepBits bits_;
   int64_t position_[IndexMap::kMaxDims + 2];
   int64_t in_offset_ = 0;
@@ -328,13 +330,13 @@ class Worker {
   uint64_t words_[kWord * kTileWords > kSegment / kWord ? kWord * kTileWords : kSegment / kWord];
 };
 
-// The dense case, a keep word at a time without a buffer.
-template <class T, bool kStream>
-void run_flat(const Plan& plan, const Task& task, int64_t begin, int64_t end) {
+// The dense case, keep words on the fly without a buffer.
+template <bool kStream, class Rule>
+void run_flat(const Plan& plan, const Task& task, const Rule& rule, int64_t begin, int64_t end) {
+  using T = typename Rule::Element;
   KeepWords words(task.state, task.threshold);
   const T* x = static_cast<const T*>(std::is_same_v<T, bool> ? task.out : task.in);
   T* y = static_cast<T*>(task.out);
-  const auto scale = static_cast<compute_t<T>>(task.threshold.scale());
   const uint64_t base = plan.base / kWord;
   const int64_t full = std::min(end, plan.row.size / kWord);
   constexpr int kBatch = KeepWords::kBatch;
@@ -343,42 +345,28 @@ void run_flat(const Plan& plan, const Task& task, int64_t begin, int64_t end) {
     const KeepWords::Batch keep = words.batch(base + static_cast<uint64_t>(g));
     for (int k = 0; k < kBatch; ++k) {
       const int64_t start = (g + k) * kWord;
-      apply_word<T, kStream>(x + start, y + start, keep.word[k], scale);
+      apply_word<kStream>(x + start, y + start, keep.word[k], rule);
     }
   }
   for (; g < end; ++g) {
     const int64_t start = g * kWord;
     const int64_t n = std::min(kWord, plan.row.size - start);
     const uint64_t keep = words.word(base + static_cast<uint64_t>(g));
-    apply_dense(x + start, y + start, n, &keep, scale);
+    apply_dense(x + start, y + start, n, &keep, rule);
   }
   if (kStream) {
     Vector<T>::fence();
   }
 }
 
-template <class T>
-void run_typed(const Plan& plan, const Task& task, int64_t begin, int64_t end) {
-  if (plan.kind != Kind::kFlat) {
-    Worker<T>(plan, task).run(begin, end);
-  } else if (plan.stream) {
-    run_flat<T, true>(plan, task, begin, end);
-  } else {
-    run_flat<T, false>(plan, task, begin, end);
-  }
-}
-
 void run(const Plan& plan, const Task& task, int64_t begin, int64_t end) {
-  switch (task.dtype) {
-    case ScalarType::kFloat64:
-      return run_typed<double>(plan, task, begin, end);
-    case ScalarType::kFloat32:
-      return run_typed<float>(plan, task, begin, end);
-    case ScalarType::kBFloat16:
-      return run_typed<BFloat16>(plan, task, begin, end);
-    case ScalarType::kFloat16:
-      return run_typed<Float16>(plan, task, begin, end);
-    case ScalarType::kBool:
-      return run_typed<bool>(plan, task, begin, end);
-  }
+  with_rule(task.dtype, task.coefficients, [&](const auto& rule) {
+    if (plan.kind != Kind::kFlat) {
+      Worker(plan, task, rule).run(begin, end);
+    } else if (plan.stream) {
+      run_flat<true>(plan, task, rule, begin, end);
+    } else {
+      run_flat<false>(plan, task, rule, begin, end);
+    }
+  });
 }

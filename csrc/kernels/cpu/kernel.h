@@ -15,6 +15,7 @@ struct Task {
   ScalarType dtype;
   RngState state;
   Threshold threshold;
+  Coefficients coefficients;
 };
 
 // Elements per keep word, the unit in which masks are generated: bit j of word g says whether

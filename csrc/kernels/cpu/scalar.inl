@@ -30,10 +30,10 @@ template <class T>
 struct Vector {
   static constexpr int kLanes = 8;
 
-  template <bool kStream>
-  static void apply(const T* x, T* y, uint64_t bits, compute_t<T> scale) {
+  template <bool kStream, class Rule>
+  static void apply(const T* x, T* y, uint64_t bits, const Rule& rule) {
     for (int j = 0; j < kLanes; ++j) {
-      y[j] = apply_keep(x[j], ((bits >> j) & 1) != 0, scale);
+      y[j] = rule(x[j], ((bits >> j) & 1) != 0);
     }
   }
 

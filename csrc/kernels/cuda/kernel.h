@@ -27,12 +27,13 @@ struct Task {
   ScalarType dtype;
   StateSource source;
   Threshold threshold;
+  Coefficients coefficients;
 };
 
 // On the current device. `map` is normalized and not empty.
 cudaError_t launch(const Task& task, const IndexMap& map, cudaStream_t stream);
 
-// Only writes the state.
-cudaError_t launch_write_state(const StateSource& source, cudaStream_t stream);
+// Writes the states of `count` consecutive calls, two int64 each, to source.written.
+cudaError_t launch_write_states(const StateSource& source, int64_t count, cudaStream_t stream);
 
 }  // namespace dropout::cuda

@@ -50,8 +50,17 @@ __device__ __forceinline__ RngState load_state(const StateSource& source) {
   return state;
 }
 
-__global__ void write_state(StateSource source) {
-  load_state(source);
+// (seed, offset) of `count` consecutive calls, each of which reserves two counters.
+__global__ void write_states(StateSource source, int64_t count) {
+  int64_t* written = source.written;
+  source.written = nullptr;
+  const RngState state = load_state(source);
+  const int64_t threads = static_cast<int64_t>(gridDim.x) * kThreads;
+  for (int64_t k = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; k < count;
+       k += threads) {
+    written[2 * k] = static_cast<int64_t>(state.seed);
+    written[2 * k + 1] = static_cast<int64_t>(state.offset + 2 * static_cast<uint64_t>(k));
+  }
 }
 
 // Where a unit of work begins.
@@ -94,14 +103,15 @@ struct Rows {
 // one its block gives. The j-th access of a warp touches V * kWarp consecutive elements, whose
 // decisions the lanes ask of each other: wide and coalesced for every dtype at one Philox call
 // for eight elements.
-template <class T, int V, bool kSingleRow>
+template <class Rule, int V, bool kSingleRow>
 __global__ void __launch_bounds__(kThreads) dropout_rows(
-    const T* x,
-    T* y,
+    const typename Rule::Element* x,
+    typename Rule::Element* y,
     Rows rows,
     StateSource source,
     Threshold threshold,
-    compute_t<T> scale) {
+    Rule rule) {
+  using T = typename Rule::Element;
   constexpr int kAccesses = kBlock / V;
   const RngState state = load_state(source);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -143,7 +153,7 @@ __global__ void __launch_bounds__(kThreads) dropout_rows(
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         T& element = packs[j].element[v];
-        element = apply_keep(element, ((keep >> v) & 1) != 0, scale);
+        element = rule(element, ((keep >> v) & 1) != 0);
       }
       if (e >= 0 && e + V <= rows.row.size) {
         *reinterpret_cast<Pack<T, V>*>(to) = packs[j];
@@ -191,14 +201,15 @@ struct Strided {
 };
 
 // Any layout: a thread has W neighbours in memory and walks kRun steps along the run dimension.
-template <class T, int W>
+template <class Rule, int W>
 __global__ void __launch_bounds__(kThreads) dropout_strided(
-    const T* x,
-    T* y,
+    const typename Rule::Element* x,
+    typename Rule::Element* y,
     Strided strided,
     StateSource source,
     Threshold threshold,
-    compute_t<T> scale) {
+    Rule rule) {
+  using T = typename Rule::Element;
   const RngState state = load_state(source);
   const int64_t threads = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t unit = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -235,7 +246,7 @@ __global__ void __launch_bounds__(kThreads) dropout_strided(
 #pragma unroll
         for (int w = 0; w < W; ++w) {
           T& element = values[r].element[w];
-          element = apply_keep(element, ((keep[w] >> r) & 1) != 0, scale);
+          element = rule(element, ((keep[w] >> r) & 1) != 0);
         }
         *reinterpret_cast<Pack<T, W>*>(y + start.out + r * strided.run.out) = values[r];
       }

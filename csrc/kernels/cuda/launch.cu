@@ -73,16 +73,19 @@ template <class T>
 struct Pointers {
   const T* in;
   T* out;
-  compute_t<T> scale;
 
   explicit Pointers(const Task& task)
       : in(static_cast<const T*>(std::is_same_v<T, bool> ? task.out : task.in)),
-        out(static_cast<T*>(task.out)),
-        scale(static_cast<compute_t<T>>(task.threshold.scale())) {}
+        out(static_cast<T*>(task.out)) {}
 };
 
-template <class T>
-cudaError_t launch_rows(const Task& task, const IndexMap& map, cudaStream_t stream) {
+template <class Rule>
+cudaError_t launch_rows(
+    const Task& task,
+    const IndexMap& map,
+    const Rule& rule,
+    cudaStream_t stream) {
+  using T = typename Rule::Element;
   constexpr int kWidth =
       static_cast<int>(std::min<int64_t>(kBlock, kMaxAccessBytes / int64_t{sizeof(T)}));
   Rows rows;
@@ -96,18 +99,24 @@ cudaError_t launch_rows(const Task& task, const IndexMap& map, cudaStream_t stre
   rows.tiles = rows.tiles_per_row * product(rows.outer);
   const bool single = rows.outer.ndim == 0;
   const bool wide = wide_accesses(task, map, 0, sizeof(T), kWidth, /*split_blocks=*/false);
-  const auto kernel = wide ? (single ? dropout_rows<T, kWidth, true>
-                                     : dropout_rows<T, kWidth, false>)
-                           : (single ? dropout_rows<T, 1, true> : dropout_rows<T, 1, false>);
+  const auto kernel = wide ? (single ? dropout_rows<Rule, kWidth, true>
+                                     : dropout_rows<Rule, kWidth, false>)
+                           : (single ? dropout_rows<Rule, 1, true> : dropout_rows<Rule, 1, false>);
   const Pointers<T> pointers(task);
   return start(
       kernel, grid(rows.tiles, kThreads / kWarp), kThreads, stream, pointers.in, pointers.out,
-      rows, task.source, task.threshold, pointers.scale);
+      rows, task.source, task.threshold, rule);
 }
 
-template <class T>
-cudaError_t launch_strided(const Task& task, const IndexMap& map, cudaStream_t stream) {
-  constexpr int kWidth = sizeof(T) < 8 ? static_cast<int>(8 / sizeof(T) > 4 ? 4 : 8 / sizeof(T)) : 1;
+template <class Rule>
+cudaError_t launch_strided(
+    const Task& task,
+    const IndexMap& map,
+    const Rule& rule,
+    cudaStream_t stream) {
+  using T = typename Rule::Element;
+  // Narrower than elsewhere, as each neighbour needs decisions of its own.
+  constexpr int kWidth = static_cast<int>(std::min<int64_t>(4, 8 / int64_t{sizeof(T)}));
   const int run_dim = map.run_dim();
   const int lane_dim = run_dim == 0 ? (map.ndim > 1 ? 1 : -1) : 0;
   constexpr Dim kNone{1, 0, 0, 0};
@@ -122,39 +131,24 @@ cudaError_t launch_strided(const Task& task, const IndexMap& map, cudaStream_t s
   strided.packs = wide ? strided.lanes.size / kWidth : strided.lanes.size;
   strided.runs_per_dim = divide_up(strided.run.size, kRun);
   strided.units = strided.packs * strided.runs_per_dim * product(strided.outer);
-  const auto kernel = wide ? dropout_strided<T, kWidth> : dropout_strided<T, 1>;
+  const auto kernel = wide ? dropout_strided<Rule, kWidth> : dropout_strided<Rule, 1>;
   const Pointers<T> pointers(task);
   return start(
       kernel, grid(strided.units, kThreads), kThreads, stream, pointers.in, pointers.out,
-      strided, task.source, task.threshold, pointers.scale);
-}
-
-template <class T>
-cudaError_t launch_typed(const Task& task, const IndexMap& map, cudaStream_t stream) {
-  const bool rows = map.dims[0].mask == 1 && (map.ndim == 1 || map.dims[0].size >= kShortestRow);
-  return rows ? launch_rows<T>(task, map, stream) : launch_strided<T>(task, map, stream);
+      strided, task.source, task.threshold, rule);
 }
 
 }  // namespace
 
 cudaError_t launch(const Task& task, const IndexMap& map, cudaStream_t stream) {
-  switch (task.dtype) {
-    case ScalarType::kFloat64:
-      return launch_typed<double>(task, map, stream);
-    case ScalarType::kFloat32:
-      return launch_typed<float>(task, map, stream);
-    case ScalarType::kBFloat16:
-      return launch_typed<BFloat16>(task, map, stream);
-    case ScalarType::kFloat16:
-      return launch_typed<Float16>(task, map, stream);
-    case ScalarType::kBool:
-      break;
-  }
-  return launch_typed<bool>(task, map, stream);
+  const bool rows = map.dims[0].mask == 1 && (map.ndim == 1 || map.dims[0].size >= kShortestRow);
+  return with_rule(task.dtype, task.coefficients, [&](const auto& rule) {
+    return rows ? launch_rows(task, map, rule, stream) : launch_strided(task, map, rule, stream);
+  });
 }
 
-cudaError_t launch_write_state(const StateSource& source, cudaStream_t stream) {
-  return start(write_state, 1, 1, stream, source);
+cudaError_t launch_write_states(const StateSource& source, int64_t count, cudaStream_t stream) {
+  return start(write_states, grid(count, kThreads), kThreads, stream, source, count);
 }
 
 }  // namespace dropout::cuda

@@ -1,0 +1,181 @@
+#!/usr/bin/env bash
+# Builds, tests, sanitizes and measures on a machine with an NVIDIA GPU, from a plain checkout.
+#
+#   bench/on_gpu.sh OUT [STEP ...]
+#
+# Steps, in this order whichever are named (all by default):
+#   build        the wheel, for the GPU at hand, installed into a folder of its own
+#   tests        the whole test suite; a test skipped for want of CUDA counts as failed
+#   memcheck racecheck synccheck initcheck
+#                compute-sanitizer over bench.sanitizer_sweep, beside the tests
+#   bench        python -m bench --device cuda, with the project's bars
+#   audit        python -m bench.audit --device cuda
+#   transformer  python -m bench.transformer --device cuda
+#
+# build always runs. A step that fails does not stop the others; the exit status is the number of
+# steps that failed. Steps share ON_GPU_SECONDS (530); one that runs out of time counts as failed.
+# OUT gets summary.txt, steps.log, tests.log, sanitizer.log, and the results: bench.json, bench.png,
+# audit.json, transformer.json. PYTHON names the interpreter. Nothing is downloaded and nothing is
+# written outside OUT and a temporary folder. ON_GPU_REHEARSE=1 goes through the motions on a CPU.
+
+set -uo pipefail
+
+if [[ $# -lt 1 ]]; then
+  echo "usage: bench/on_gpu.sh OUT [STEP ...]" >&2
+  exit 64
+fi
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+mkdir -p "$1" && OUT=$(cd "$1" && pwd -P) || exit 73
+shift
+WANTED=" ${*:-tests memcheck racecheck synccheck initcheck bench audit transformer} "
+PYTHON=${PYTHON:-python3}
+SECONDS_IN_ALL=${ON_GPU_SECONDS:-530}
+DEVICE=cuda
+SANITIZER=
+[[ -n ${ON_GPU_REHEARSE:-} ]] && DEVICE=cpu
+
+WORK=$(mktemp -d)
+trap 'rm -rf "$WORK"' EXIT
+COPY=$WORK/checkout
+SITE=$WORK/site
+FAILED=0
+SECONDS=0
+for log in summary.txt steps.log tests.log sanitizer.log; do : >"$OUT/$log"; done
+
+say() { echo "$@" | tee -a "$OUT/summary.txt"; }
+
+wanted() { [[ $WANTED == *" $1 "* ]]; }
+
+# The toolkit's own folder, also where nvcc on the PATH is a wrapper or a link.
+toolkit() {
+  local nvcc top
+  nvcc=$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)
+  top=$("$nvcc" --dryrun -x cu /dev/null 2>&1 | sed -n 's/^#\$ TOP=//p' | head -n 1)
+  [[ -d $top ]] && (cd "$top" && pwd -P)
+}
+
+# step NAME LOG MOST RESERVE COMMAND...: runs the command for at most MOST seconds, leaving RESERVE
+# seconds of the whole to later steps, and notes how it ended.
+step() {
+  local name=$1 log=$2 most=$3 reserve=$4 began=$SECONDS left status
+  shift 4
+  left=$((SECONDS_IN_ALL - SECONDS - reserve))
+  ((left > most)) && left=$most
+  if ((left < 5)); then
+    say "$(printf '%-12s NO TIME LEFT' "$name")"
+    return 1
+  fi
+  { echo; echo "===== $name: $*"; } >>"$log"
+  timeout --kill-after=5 "$left" "$@" >>"$log" 2>&1
+  status=$?
+  case $status in
+    0) say "$(printf '%-12s ok        %4d s' "$name" $((SECONDS - began)))" ;;
+    124 | 137) say "$(printf '%-12s TIMED OUT %4d s' "$name" $((SECONDS - began)))" ;;
+    *) say "$(printf '%-12s FAILED    %4d s, status %d' "$name" $((SECONDS - began)) "$status")" ;;
+  esac
+  return $((status != 0))
+}
+
+copy_checkout() {
+  mkdir "$COPY"
+  local entry
+  for entry in "$ROOT"/* "$ROOT"/.[!.]*; do
+    case ${entry##*/} in .git | build | dist | *.egg-info | '*' | '.[!.]*') continue ;; esac
+    [[ $entry == "$OUT" ]] || cp -R "$entry" "$COPY/"
+  done
+  find "$COPY" \( -name '*.so' -o -name '__pycache__' \) -prune -exec rm -rf {} +
+}
+
+# The copy's package folder becomes a link to the installed package: whatever order sys.path has,
+# it is the installed one that is tested and measured.
+install() {
+  "$PYTHON" -m pip install --no-build-isolation --no-deps --no-index --no-cache-dir \
+    --disable-pip-version-check --root-user-action=ignore --target "$SITE" -v "$COPY" || return
+  rm -rf "$COPY/dropout_ext" && ln -s "$SITE/dropout_ext" "$COPY/dropout_ext" || return
+  cd "$COPY" && "$PYTHON" -c 'import dropout_ext; print(dropout_ext.build_info())'
+}
+export -f install
+export PYTHON COPY SITE
+
+sanitize() { # TOOL
+  local under=("$SANITIZER" --tool "$1" --error-exitcode 9 --print-limit 20)
+  [[ $DEVICE == cpu ]] && under=()
+  step "$1" "$OUT/sanitizer.log" 70 "$RESERVED" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
+    "${under[@]}" "$PYTHON" -m bench.sanitizer_sweep --device "$DEVICE"
+}
+
+sanitize_all() {
+  local tool failed=0
+  for tool in memcheck racecheck synccheck initcheck; do
+    if wanted "$tool"; then sanitize "$tool" || failed=$((failed + 1)); fi
+  done
+  return "$failed"
+}
+
+environment() {
+  if [[ $DEVICE == cpu ]]; then
+    export FORCE_CUDA=0
+    return
+  fi
+  export FORCE_CUDA=1 DROPOUT_EXT_REQUIRE_CUDA=1
+  export CUDA_HOME=${CUDA_HOME:-$(toolkit)}
+  export TORCH_CUDA_ARCH_LIST
+  TORCH_CUDA_ARCH_LIST=$("$PYTHON" -c \
+    'import torch; print("{}.{}".format(*torch.cuda.get_device_capability()))') || return
+  export PATH=$PATH:$CUDA_HOME/bin:$CUDA_HOME/compute-sanitizer
+  SANITIZER=$(command -v compute-sanitizer || echo compute-sanitizer)
+  say "CUDA ${CUDA_HOME##*/}, $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader |
+    head -n 1), sm_${TORCH_CUDA_ARCH_LIST/./}"
+}
+
+environment || { say "no CUDA device is visible to torch"; exit 69; }
+copy_checkout
+if ! step build "$OUT/steps.log" 240 0 bash -c install; then
+  say "nothing else can run: the end of steps.log says why"
+  exit 1
+fi
+cd "$COPY" || exit 70
+export PYTHONPATH=$SITE PYTHONUNBUFFERED=1
+
+# Correctness first, and at once: neither tests nor sanitizers are timed.
+RESERVED=0
+wanted bench && RESERVED=$((RESERVED + 170))
+wanted audit && RESERVED=$((RESERVED + 30))
+wanted transformer && RESERVED=$((RESERVED + 60))
+if wanted tests; then
+  step tests "$OUT/tests.log" 400 "$RESERVED" \
+    "$PYTHON" -m pytest tests -q -ra -p no:cacheprovider --durations=20 &
+  TESTS=$!
+fi
+sanitize_all
+FAILED=$((FAILED + $?))
+if wanted tests; then wait "$TESTS" || FAILED=$((FAILED + 1)); fi
+
+measure() { # NAME RESERVE MODULE OPTION...
+  local name=$1 reserve=$2
+  shift 2
+  if wanted "$name"; then
+    step "$name" "$OUT/steps.log" 200 "$reserve" \
+      "$PYTHON" -m "$@" --device "$DEVICE" --json "$OUT/$name.json" || FAILED=$((FAILED + 1))
+  fi
+}
+
+SIZES="1 1K 64K 1M 16M 64M 256M"
+OPTIONS="--layout-sizes 64M --check-bars --seconds 0.02"
+TRANSFORMER="--dtype bfloat16 --compiled --seconds 1"
+AUDIT="--numel 16M"
+if [[ $DEVICE == cpu ]]; then
+  SIZES="1 1K 64K" OPTIONS=--quick TRANSFORMER="--seconds 0.1" AUDIT="--numel 64K"
+fi
+# shellcheck disable=SC2086  # these are lists of words
+{
+  measure bench 90 bench --sizes $SIZES $OPTIONS --plot "$OUT/bench.png"
+  measure audit 60 bench.audit $AUDIT
+  measure transformer 0 bench.transformer $TRANSFORMER
+}
+
+if wanted tests; then say "tests: $(tail -n 1 "$OUT/tests.log")"; fi
+grep -h -e ' MISSED$' -e '^bars: ' -e '^failed: ' "$OUT/steps.log" | tee -a "$OUT/summary.txt"
+say "$FAILED of the steps failed; $SECONDS s in all"
+exit "$FAILED"

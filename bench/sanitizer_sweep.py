@@ -1,0 +1,103 @@
+"""A small sweep over the CUDA kernels, meant to run under compute-sanitizer.
+
+``compute-sanitizer --tool memcheck python -m bench.sanitizer_sweep``
+
+Every tensor lies in memory of its own size (run it with PYTORCH_NO_CUDA_MEMORY_CACHING=1, or
+torch's allocator hides overruns inside its blocks), and every result is compared bit for bit with
+the CPU's. Comparisons and random numbers stay on the CPU, so that few other kernels are watched.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from bench.dtypes import DTYPES
+from bench.extension import dropout_ext
+
+_SIZES = (1, 2, 7, 8, 9, 15, 31, 255, 1023, 1025, 4099, 65_543)
+_PROBABILITIES = (0.1, 0.5, 1.0)
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def dense(flat: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Every tail, and every offset from an aligned address."""
+    for numel in _SIZES:
+        yield f"{numel} elements", flat[:numel].clone()
+    for start in range(1, 9):
+        yield f"1029 elements from element {start}", flat[: start + 1029].clone()[start:]
+
+
+def strided(flat: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Layouts whose memory order is not the order of the mask."""
+    grid = flat[: 36 * 61].clone().view(36, 61)
+    image = flat[: 2 * 19 * 9 * 7].clone().view(2, 19, 9, 7)
+    yield "transposed", grid.t()
+    yield "columns", grid[:, 3:58]
+    yield "every other column", grid[:, ::2]
+    yield "channels last", image.contiguous(memory_format=torch.channels_last)
+    yield "permuted", image.permute(3, 1, 0, 2)
+    yield "expanded", flat[:61].clone().expand(36, 61)
+
+
+def _same(found: Tensor, expected: Tensor) -> bool:
+    bits = _BITS[found.element_size()]
+    return torch.equal(found.cpu().contiguous().view(bits), expected.contiguous().view(bits))
+
+
+def _copy(x: Tensor, device: str) -> Tensor:
+    """The same values, strides and start within an allocation of its own, on the device."""
+    storage = x.new_empty(0).set_(x.untyped_storage()).to(device, copy=True)
+    return storage.as_strided(x.size(), x.stride(), x.storage_offset())
+
+
+def _results(x: Tensor, p: float, device: str) -> Iterator[tuple[str, Tensor]]:
+    """Forward, gradient, in place and mask of one input with one state."""
+    state = dropout_ext.rng_state(2**63 + 11, 5, device=device)
+    leaf = x.detach().requires_grad_()
+    y = dropout_ext.functional.dropout(leaf, p, rng_state=state)
+    yield "forward", y.detach()
+    yield "gradient", torch.autograd.grad(y, leaf, x)[0]
+    one = x.new_ones(()).expand(x.shape)
+    y = dropout_ext.functional.dropout(leaf, p, rng_state=state)
+    yield "gradient of an expanded one", torch.autograd.grad(y, leaf, one)[0]
+    if 0 not in x.stride():
+        buffer = _copy(x, device)
+        yield "in place", dropout_ext.functional.dropout(buffer, p, inplace=True, rng_state=state)
+    mask = dropout_ext.functional.dropout_mask(tuple(x.shape), p, rng_state=state)
+    yield "mask", mask.to(torch.int16)
+
+
+def sweep(device: str) -> list[str]:
+    """Runs everything on the device; returns what differs from the CPU."""
+    wrong = []
+    for dtype in DTYPES.values():
+        torch.manual_seed(0)
+        flat = torch.randn(max(_SIZES), dtype=torch.float32).to(dtype)
+        for name, x in (*dense(flat), *strided(flat)):
+            for p in _PROBABILITIES:
+                found = _results(_copy(x, device), p, device)
+                expected = _results(x, p, "cpu")
+                for (what, one), (_, other) in zip(found, expected, strict=True):
+                    if not _same(one, other):
+                        wrong.append(f"{what}, {dtype}, {name}, p = {p:g}")
+        module = dropout_ext.Dropout(0.3)
+        drawn = [module(flat[:4099].clone().to(device)).cpu() for _ in range(2)]
+        if torch.equal(drawn[0], drawn[1]):
+            wrong.append(f"two draws give one mask, {dtype}")
+    return wrong
+
+
+def main() -> int:
+    """Returns 1 if a result differs."""
+    options = argparse.ArgumentParser(prog="python -m bench.sanitizer_sweep")
+    options.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    wrong = sweep(options.parse_args().device)
+    print("\n".join(wrong or ["sweep: every result is bit for bit that of the CPU"]))
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The training step of a transformer encoder with each dropout in its place."""

@@ -1,0 +1,100 @@
+"""A transformer encoder whose three dropouts per layer can be exchanged."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bench.candidates import RIVAL, SUBJECT, hand_written
+from bench.dtypes import DTYPES
+from bench.extension import dropout_ext
+
+WITHOUT = "no dropout"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of the model and of its input."""
+
+    layers: int
+    batch: int
+    sequence: int
+    width: int
+    heads: int
+    feedforward: int
+
+
+class _Function(nn.Module):
+    """A dropout that is a function of (x, p), made a module."""
+
+    def __init__(self, function: Callable[[Tensor, float], Tensor], p: float) -> None:
+        super().__init__()
+        self.function = function
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, self.p)
+
+
+def peers(device: str) -> dict[str, Callable[[float], nn.Module]]:
+    """What stands in the place of the three dropouts, by name."""
+    found: dict[str, Callable[[float], nn.Module]] = {
+        WITHOUT: lambda p: nn.Identity(),
+        RIVAL: nn.Dropout,
+        SUBJECT: dropout_ext.Dropout,
+        "hand-written": lambda p: _Function(hand_written, p),
+    }
+    if device == "cuda" and importlib.util.find_spec("triton") is not None:
+        from bench.triton_peer import seeded_dropout
+
+        found["triton seeded"] = lambda p: _Function(seeded_dropout, p)
+    return found
+
+
+def encoder(
+    shape: Shape,
+    dropout: Callable[[float], nn.Module],
+    p: float,
+    attention_p: float,
+    dtype: str,
+    device: str,
+) -> nn.TransformerEncoder:
+    """A post-norm encoder in training mode; `attention_p` stays torch's own in every peer."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(
+        shape.width, shape.heads, shape.feedforward, attention_p, batch_first=True
+    )
+    layer.dropout, layer.dropout1, layer.dropout2 = (dropout(p) for _ in range(3))  # type: ignore
+    model = nn.TransformerEncoder(layer, shape.layers, enable_nested_tensor=False)
+    return model.to(device=device, dtype=DTYPES[dtype]).train()
+
+
+class Step:
+    """One training step: forward, mean squared error, backward, AdamW."""
+
+    def __init__(self, model: nn.TransformerEncoder, shape: Shape, compiled: bool) -> None:
+        parameter = next(model.parameters()).detach()
+        size = (shape.batch, shape.sequence, shape.width)
+        # As the output of an embedding would, the input wants a gradient: all layers are alike.
+        self.x = parameter.new_empty(size).normal_().requires_grad_()
+        self.target = parameter.new_empty(size).normal_()
+        self.model = model
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+        if compiled:
+            for layer in model.layers:
+                layer.compile()
+
+    def forward(self) -> Tensor:
+        """The loss."""
+        output: Tensor = self.model(self.x)
+        return nn.functional.mse_loss(output, self.target)
+
+    def __call__(self, calls: int) -> None:
+        """Makes the given number of steps."""
+        for _ in range(calls):
+            self.forward().backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.x.grad = None

@@ -1,0 +1,137 @@
+"""Batching rules for torch.func.vmap.
+
+``randomness="different"``: a draw gives each sample a state of its own, those that a loop over the
+samples would draw. ``"same"``: one state for all, whose mask is not materialised. The pure
+operators then follow from the states they are given, so that vmap composes with everything else.
+"""
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch._C._functorch import _add_batch_dim
+from torch._functorch.autograd_function import unwrap_batched
+from torch._functorch.pyfunctorch import (
+    VmapInterpreter,
+    retrieve_current_functorch_interpreter,
+)
+
+_ops = torch.ops.dropout_ext
+_VMAP_MODE = torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchVmapMode)
+
+
+def _draw(
+    input: Tensor, *, batch: tuple[int, ...] = (), generator: Generator | None = None
+) -> Tensor:
+    interpreter = retrieve_current_functorch_interpreter()
+    assert isinstance(interpreter, VmapInterpreter)
+    randomness = interpreter.randomness()
+    if randomness == "error":
+        raise RuntimeError(
+            "vmap: called dropout while in randomness error mode. Please either use the 'same' or "
+            "'different' randomness flags on vmap, or pass rng_state"
+        )
+    (inner,), _ = unwrap_batched((input,), interpreter.level())
+    if randomness == "different":
+        batch = (interpreter.batch_size(), *batch)
+    with torch._C._ExcludeDispatchKeyGuard(_VMAP_MODE):  # on to the next level
+        states: Tensor = _ops.draw(inner, batch=batch, generator=generator)
+        if randomness == "different":
+            states = _add_batch_dim(states, 0, interpreter.level())
+    return states
+
+
+def _row_major(shape: torch.Size) -> list[int]:
+    strides, stride = [], 1
+    for size in reversed(shape):
+        strides.append(stride)
+        stride *= size
+    return strides[::-1]
+
+
+def _leading(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+
+
+def _dropout_arguments(
+    info: Any, in_dims: Any, input: Tensor, rng_state: Tensor, mask_strides: Any
+) -> tuple[Tensor, Tensor, list[int] | None, int]:
+    """The arguments for the whole batch, and the batch dimension of the input among them."""
+    input_dim, _, state_dim = in_dims[:3]
+    if state_dim is None and rng_state.dim() == 1:
+        strides = list(mask_strides or _row_major(_without(input.shape, input_dim)))
+        strides.insert(input_dim, 0)  # the samples share their decisions
+        return input, rng_state, strides, input_dim
+    states = _leading(rng_state, state_dim, info.batch_size)
+    strides = None if mask_strides is None else [0, *mask_strides]
+    return _leading(input, input_dim, info.batch_size), states, strides, 0
+
+
+def _without(shape: torch.Size, dim: int) -> torch.Size:
+    return torch.Size([size for d, size in enumerate(shape) if d != dim])
+
+
+def _dropout(
+    info: Any,
+    in_dims: Any,
+    input: Tensor,
+    p: float,
+    rng_state: Tensor,
+    *,
+    mask_strides: list[int] | None = None,
+    **linear: Any,
+) -> tuple[Tensor, int]:
+    input, rng_state, mask_strides, dim = _dropout_arguments(
+        info, in_dims, input, rng_state, mask_strides
+    )
+    return _ops.dropout(input, p, rng_state, mask_strides=mask_strides, **linear), dim
+
+
+def _dropout_(
+    info: Any,
+    in_dims: Any,
+    input: Tensor,
+    p: float,
+    rng_state: Tensor,
+    *,
+    mask_strides: list[int] | None = None,
+    **linear: Any,
+) -> tuple[Tensor, int]:
+    if in_dims[0] is None:
+        raise RuntimeError(
+            "vmap: in-place dropout is not possible, as its masks differ between the samples of "
+            "the batch but its input is shared by them. Please use inplace=False"
+        )
+    view, rng_state, mask_strides, _ = _dropout_arguments(
+        info, in_dims, input, rng_state, mask_strides
+    )
+    _ops.dropout_(view, p, rng_state, mask_strides=mask_strides, **linear)
+    return input, in_dims[0]
+
+
+def _dropout_mask(
+    info: Any,
+    in_dims: Any,
+    size: list[int],
+    p: float,
+    rng_state: Tensor,
+    *,
+    mask_strides: list[int] | None = None,
+    mask_base: int = 0,
+) -> tuple[Tensor, int]:
+    states = _leading(rng_state, in_dims[2], info.batch_size)
+    strides = None if mask_strides is None else [0, *mask_strides]
+    size = [info.batch_size, *size]
+    return _ops.dropout_mask(size, p, states, mask_strides=strides, mask_base=mask_base), 0
+
+
+def register() -> torch.library.Library:
+    """The caller keeps the library; the rules live as long as it does."""
+    library = torch.library.Library("dropout_ext", "IMPL")
+    # Random operators get a rule for the mode, not for batched tensors: an input that is the same
+    # for all samples still gives each of them a mask of its own.
+    library.impl("draw", _draw, "FuncTorchVmapMode")
+    torch.library.register_vmap("dropout_ext::dropout", _dropout, lib=library)
+    torch.library.register_vmap("dropout_ext::dropout_", _dropout_, lib=library)
+    torch.library.register_vmap("dropout_ext::dropout_mask", _dropout_mask, lib=library)
+    return library

@@ -1,0 +1,52 @@
+"""Which SIMD path runs: chosen by name, in the process or by the environment.
+
+Catches: an unknown or unsupported name that silently falls back to another path.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import dropout_ext
+
+
+@pytest.mark.parametrize("name", ["sse9", "", "AVX2", "scalar "])
+def test_unknown_path(name: str) -> None:
+    before = dropout_ext.build_info()["cpu_path"]
+    with pytest.raises(ValueError, match=f"'{name}'"):
+        dropout_ext._C.set_cpu_path(name)
+    assert dropout_ext.build_info()["cpu_path"] == before
+
+
+def run_with_path(name: str) -> subprocess.CompletedProcess[str]:
+    code = (
+        "import torch, dropout_ext;"
+        "dropout_ext.functional.dropout(torch.ones(9));"
+        "print(dropout_ext.build_info()['cpu_path'])"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "DROPOUT_EXT_CPU": name},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_unknown_path_in_the_environment() -> None:
+    done = run_with_path("sse9")
+    assert done.returncode != 0
+    assert "DROPOUT_EXT_CPU" in done.stderr
+    assert "sse9" in done.stderr
+
+
+def test_path_in_the_environment(cpu_path: torch.device) -> None:
+    name = dropout_ext.build_info()["cpu_path"]
+    done = run_with_path(name)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [name]
