@@ -85,7 +85,8 @@ class BuildExtension(cpp_extension.BuildExtension):
 
     def run(self) -> None:
         super().run()
-        package = ROOT if self.inplace else pathlib.Path(self.build_lib)
+        in_source = self.inplace or getattr(self, "editable_mode", False)
+        package = ROOT if in_source else pathlib.Path(self.build_lib)
         (package / "dropout_ext" / "_build.py").write_text(
             f'"""Written by setup.py."""\n\nVERSION = "{VERSION}"\n'
             f'TORCH_VERSION = "{torch.__version__}"\n'
@@ -100,6 +101,7 @@ def torch_requirement() -> str:
 
 setup(
     version=VERSION,
+    license="BSD-3-Clause",  # here, as setuptools before 77 cannot read it in pyproject.toml
     ext_modules=[extension()],
     cmdclass={"build_ext": BuildExtension},
     install_requires=[torch_requirement()],

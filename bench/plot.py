@@ -28,6 +28,15 @@ STYLES: dict[str, tuple[str, str, str]] = {
 """Colour (told apart by colour-blind readers too), line and marker of each candidate."""
 
 
+MODE_TITLES = {
+    "forward": "forward",
+    "forward_grad": "forward, gradient wanted",
+    "forward_backward": "forward + backward",
+    "backward": "backward",
+    "inplace": "forward, in place",
+}
+
+
 def _draw(axes: Axes, records: Sequence[Record]) -> None:
     for name, (colour, line, marker) in STYLES.items():
         own = sorted((r for r in records if r.candidate == name), key=lambda r: r.numel)
@@ -57,9 +66,11 @@ def _dress(axes: Axes, sizes: Sequence[int]) -> None:
 
 
 def plot(records: Sequence[Record], subtitle: str, file: Path) -> None:
-    """Writes the figure as PNG. One p and one timer: the first of each that the records have."""
+    """Writes the figure as PNG: eager times, the first p and the first CPU path of the records."""
     shown = [r for r in records if r.section == "speed" and r.timer != "graph"]
-    shown = [r for r in shown if r.p == shown[0].p]
+    if not shown:
+        raise SystemExit("nothing to plot: no record of the speed section")
+    shown = [r for r in shown if (r.p, r.cpu_path) == (shown[0].p, shown[0].cpu_path)]
     modes = [m for m in MODES if any(r.mode == m for r in shown)]
     dtypes = list(dict.fromkeys(r.dtype for r in shown))
     figure, grid = pyplot.subplots(
@@ -72,14 +83,18 @@ def plot(records: Sequence[Record], subtitle: str, file: Path) -> None:
             panel = [r for r in shown if r.dtype == dtype and r.mode == mode]
             _draw(axes, panel)
             _dress(axes, sorted({r.numel for r in panel}))
-            axes.set_title(f"{mode.replace('_', ' + ')}, {dtype}", fontsize=10)
+            axes.set_title(f"{MODE_TITLES[mode]}, {dtype}", fontsize=10)
             labels.update(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         row[0].set_ylabel("elements / s")
     for axes in grid[-1]:
         axes.set_xlabel("elements")
     figure.suptitle(f"Dropout, p = {shown[0].p:g}\n{subtitle}", fontsize=11)
     figure.legend(
-        list(labels.values()), list(labels), loc="outside lower center", ncols=4, fontsize=9
+        list(labels.values()),
+        list(labels),
+        loc="outside lower center",
+        ncols=min(6, len(labels)),
+        fontsize=9,
     )
     figure.savefig(file, dpi=130)
     pyplot.close(figure)

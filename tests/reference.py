@@ -175,17 +175,23 @@ def widen_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-def scaled(x: Bits, dtype: str, factor: float) -> Bits:
+def scaled(x: Bits, dtype: str, factor: float, shift: float | None = None) -> Bits:
     """x * factor: float64 in double; the others in float32, then once to their own type."""
     with np.errstate(all="ignore"):
         if dtype == "float64":
-            return (x.view(np.float64) * np.float64(factor)).view(np.uint64)
-        if dtype == "float32":
-            return (x.view(np.float32) * np.float32(factor)).view(np.uint32)
+            wide, compute = x.view(np.float64), np.float64
+        elif dtype == "float32":
+            wide, compute = x.view(np.float32), np.float32
+        elif dtype == "bfloat16":
+            wide, compute = widen_bfloat16(x), np.float32
+        else:
+            wide, compute = x.view(np.float16).astype(np.float32), np.float32
+        result = wide * compute(factor)
+        if shift is not None:
+            result = result + compute(shift)
         if dtype == "bfloat16":
-            return round_to_bfloat16(widen_bfloat16(x) * np.float32(factor))
-        product = x.view(np.float16).astype(np.float32) * np.float32(factor)
-        return product.astype(np.float16).view(np.uint16)
+            return round_to_bfloat16(result)
+        return result.astype(np.float16 if dtype == "float16" else compute).view(x.dtype)
 
 
 def dropout(x: Bits, keep: Mask, p: float, dtype: str) -> Bits:
@@ -195,6 +201,23 @@ def dropout(x: Bits, keep: Mask, p: float, dtype: str) -> Bits:
     if threshold(p) == ONE:
         return np.zeros_like(x)
     return np.where(keep, scaled(x, dtype, scale(p)), x.dtype.type(0))
+
+
+def affine(
+    x: Bits, keep: Mask, dtype: str, factor: float, shift: float = 0.0, fill: float = 0.0
+) -> Bits:
+    """Kept: x * factor + shift, product and sum rounded one after the other; dropped: fill."""
+    if (factor, shift, fill) == (1.0, 0.0, 0.0) and keep.all():
+        return x.copy()
+    kept = scaled(x, dtype, factor, None if shift == fill == 0.0 else shift)
+    one = {
+        "float64": 0x3FF << 52,
+        "float32": 0x7F << 23,
+        "bfloat16": 0x7F << 7,
+        "float16": 15 << 10,
+    }
+    filling = scaled(np.array([one[dtype]], dtype=x.dtype), dtype, fill)
+    return np.where(keep, kept, filling)
 
 
 def ties(numbers: NDArray[np.uint32], p: float) -> tuple[int, int]:

@@ -13,6 +13,7 @@ struct Isa {
   };
 
   static constexpr int kBlocks = 4;
+  static constexpr int kBatch = 2;
 
   static __m256i block_low(uint32_t first) {
     return _mm256_or_si256(Lanes::broadcast(first), _mm256_setr_epi64x(0, 1, 2, 3));

@@ -13,6 +13,7 @@ struct Isa {
   };
 
   static constexpr int kBlocks = 8;
+  static constexpr int kBatch = 4;
 
   // The unpacks of `compare` take the lanes in turn from the even and the odd ones.
   static __m512i block_low(uint32_t first) {

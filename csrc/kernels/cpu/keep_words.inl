@@ -2,13 +2,15 @@
 // and target region after the definition of `Isa`, which offers
 //   Lanes                               see core/philox_lanes.inl
 //   kBlocks                             blocks per vector
+//   kBatch                              keep words made together: enough for four vectors, as the
+//                                       rounds within each are one chain of dependent products
 //   block_low(uint32_t first)           the low counter words of blocks first ... in lane order
 //   compare(words, threshold_hi)        the first comparison of these blocks, bits in mask order
 
 class KeepWords {
  public:
-  // Words made together: the rounds of one word depend on each other, those of two do not.
-  static constexpr int kBatch = 2;
+  // Words made together.
+  static constexpr int kBatch = Isa::kBatch;
 
   struct Batch {
     uint64_t word[kBatch];

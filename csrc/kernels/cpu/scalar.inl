@@ -13,6 +13,7 @@ struct Isa {
   };
 
   static constexpr int kBlocks = 1;
+  static constexpr int kBatch = 1;
 
   static uint64_t block_low(uint32_t first) { return first; }
 
