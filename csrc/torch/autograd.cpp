@@ -77,6 +77,12 @@ Tensor& dropout_(
 }  // namespace ops
 
 Tensor Linear::operator()(const Tensor& tensor, const Tensor& rng_state) const {
+  if (!mask_strides.has_value() && !mask_base.is_symbolic()) {
+    const Call call{
+        p, /*inplace=*/false, {}, mask_base.as_int_unchecked(), scale, /*shift=*/0.0,
+        /*fill=*/0.0};
+    return dropout_eager(tensor, call, std::nullopt, rng_state);
+  }
   const SymStrides strides = mask_strides.has_value() ? SymStrides(*mask_strides) : SymStrides();
   return ops::dropout(tensor, p, rng_state, strides, mask_base, scale, 0.0, 0.0);
 }

@@ -39,9 +39,14 @@ at::Tensor draw_and_apply(
     const std::optional<at::Generator>& generator,
     bool want_state);
 
+// Asks for large pages for memory that was just allocated and not yet touched. The system maps
+// such memory when it is first written, page by page, which for large results takes longer than
+// everything else.
+void prefer_huge_pages(const at::Tensor& fresh);
+
 }  // namespace cpu
 
-// As cpu; in a build without CUDA each of these is an error that says so.
+// As cpu, whose last function has no counterpart; in a build without CUDA each of these is an error that says so.
 namespace cuda {
 
 at::Tensor draw(

@@ -3,8 +3,13 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
+#include <cstdint>
 #include <mutex>
 #include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "kernels/cpu/kernel.h"
 #include "torch/backend.h"
@@ -81,6 +86,22 @@ at::Tensor draw_and_apply(
   const at::Tensor tensor = at::empty({2}, at::kLong);
   write(state, tensor.mutable_data_ptr<int64_t>());
   return tensor;
+}
+
+void prefer_huge_pages(const at::Tensor& fresh) {
+#if defined(MADV_HUGEPAGE)
+  // Smaller memory comes from the allocator's heap, whose pages are there already.
+  constexpr size_t kFreshBytes = size_t{32} << 20;
+  constexpr uintptr_t kPageBytes = 4096;
+  if (fresh.nbytes() < kFreshBytes) {
+    return;
+  }
+  const auto begin = reinterpret_cast<uintptr_t>(fresh.mutable_data_ptr());
+  const uintptr_t first_page = (begin + kPageBytes - 1) / kPageBytes * kPageBytes;
+  // A hint: where it is refused, pages are small.
+  madvise(
+      reinterpret_cast<void*>(first_page), begin + fresh.nbytes() - first_page, MADV_HUGEPAGE);
+#endif
 }
 
 }  // namespace dropout::cpu

@@ -56,7 +56,11 @@ Tensor through_dispatcher(
                             call.shift, call.fill);
 }
 
-Tensor directly(const Tensor& input, const Call& call, const Generator& generator) {
+Tensor directly(
+    const Tensor& input,
+    const Call& call,
+    const Generator& generator,
+    const std::optional<Tensor>& given_state) {
   RECORD_FUNCTION("dropout_ext::dropout", std::vector<c10::IValue>({input}));
   const c10::DispatchKeySet keys = active_keys(input);
   NodePointer<DropoutBackward> node;
@@ -73,8 +77,9 @@ Tensor directly(const Tensor& input, const Call& call, const Generator& generato
   Tensor rng_state;
   {
     const at::AutoDispatchBelowADInplaceOrView below;
-    result = call.inplace ? input : at::empty_like(input);
-    rng_state = draw_and_apply(input, result, call, generator, static_cast<bool>(node));
+    result = call.inplace ? input : empty_output(input);
+    rng_state =
+        apply_call(input, result, call, generator, given_state, static_cast<bool>(node));
   }
   if (call.inplace && keys.has(c10::DispatchKey::ADInplaceOrView)) {
     torch::autograd::impl::bump_version(result);
@@ -92,19 +97,23 @@ Tensor dropout_eager(
     const Call& call,
     const Generator& generator,
     const std::optional<Tensor>& rng_state) {
-  if (rng_state.has_value() || !is_plain(input) || has_tangent(input)) {
+  const bool plain_state = !rng_state.has_value() || is_plain(*rng_state);
+  if (!is_plain(input) || !plain_state || has_tangent(input)) {
     return through_dispatcher(input, call, generator, rng_state);
   }
   check_probability(call.p);
   check_input(input);
   check_generator(generator, input.device());
+  if (rng_state.has_value()) {
+    check_rng_state(*rng_state, input.sym_sizes(), input.device());
+  }
   if (call.mask_strides.has_value()) {
     check_mask_strides(call.mask_strides->size(), static_cast<size_t>(input.dim()));
   }
   if (call.inplace) {
     check_writable(input);
   }
-  return directly(input, call, generator);
+  return directly(input, call, generator, rng_state);
 }
 
 }  // namespace dropout

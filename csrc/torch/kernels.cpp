@@ -1,7 +1,9 @@
 // The operators on tensors in the memory of a device: checks, allocation, index map, device.
+#include <ATen/EmptyTensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "torch/backend.h"
@@ -15,6 +17,18 @@ struct MaskIndex {
   Strides strides;
   int64_t base;
 };
+
+// Are the strides those of a fresh tensor of these sizes, also where a size of 1 leaves them free?
+bool has_default_strides(const Tensor& tensor) {
+  int64_t expected = 1;
+  for (int64_t d = tensor.dim() - 1; d >= 0; --d) {
+    if (tensor.stride(d) != expected) {
+      return false;
+    }
+    expected *= std::max<int64_t>(tensor.size(d), 1);
+  }
+  return true;
+}
 
 IndexMap make_index_map(const Tensor& in, const Tensor& out, const MaskIndex& index) {
   IndexMap map;
@@ -122,6 +136,17 @@ void check(
 
 }  // namespace
 
+Tensor empty_output(const Tensor& input) {
+  if (!input.is_cpu()) {
+    return at::empty_like(input);
+  }
+  const Tensor out = has_default_strides(input)
+                         ? Tensor(at::detail::empty_cpu(input.sizes(), input.scalar_type()))
+                         : at::empty_like(input);
+  cpu::prefer_huge_pages(out);
+  return out;
+}
+
 namespace kernels {
 
 Tensor draw(const Tensor& input, at::IntArrayRef batch, Generator generator) {
@@ -142,7 +167,7 @@ Tensor dropout(
     double fill) {
   check(input, p, rng_state, mask_strides);
   const auto threshold = Threshold::from_probability(p);
-  const Tensor out = at::empty_like(input);
+  const Tensor out = empty_output(input);
   apply(
       input, out, threshold, make_coefficients(threshold, scale, shift, fill),
       {mask_strides, mask_base}, rng_state);
@@ -184,19 +209,25 @@ Tensor dropout_mask(
 
 }  // namespace kernels
 
-Tensor draw_and_apply(
+Tensor apply_call(
     const Tensor& input,
     const Tensor& out,
     const Call& call,
     const Generator& generator,
+    const std::optional<Tensor>& given_state,
     bool want_state) {
   const auto threshold = Threshold::from_probability(call.p);
+  const Coefficients coefficients =
+      make_coefficients(threshold, call.scale, call.shift, call.fill);
+  const MaskIndex index{call.mask_strides, call.mask_base};
+  if (given_state.has_value()) {
+    apply(input, out, threshold, coefficients, index, *given_state);
+    return *given_state;
+  }
   Tensor rng_state;
   bool drawn = false;
   apply_unless_trivial(
-      input, out, threshold,
-      make_coefficients(threshold, call.scale, call.shift, call.fill),
-      {call.mask_strides, call.mask_base}, [&](const Application& application) {
+      input, out, threshold, coefficients, index, [&](const Application& application) {
         rng_state = out.is_cuda() ? cuda::draw_and_apply(application, generator, want_state)
                                   : cpu::draw_and_apply(application, generator, want_state);
         drawn = true;

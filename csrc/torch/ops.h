@@ -113,13 +113,17 @@ struct Call {
   double fill;
 };
 
-// draw and dropout at once into `out`, which may be `input`. Returns the rng_state, undefined
-// unless wanted.
-Tensor draw_and_apply(
+// Memory for the result, laid out as at::empty_like has it.
+Tensor empty_output(const Tensor& input);
+
+// draw, unless the state is given, and dropout at once, from `input` into `out`, which may be the
+// same; all checked. Returns the rng_state, which may be undefined unless wanted.
+Tensor apply_call(
     const Tensor& input,
     const Tensor& out,
     const Call& call,
     const Generator& generator,
+    const std::optional<Tensor>& given_state,
     bool want_state);
 
 // draw, unless rng_state is given, and dropout or dropout_, the cheapest way there is: without the
