@@ -9,10 +9,12 @@ tests that leave global state behind.
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import random
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,23 +40,31 @@ def pytest_configure(config: pytest.Config) -> None:
 # Skips, and whether.
 
 
-def _lacks_cuda(marker: pytest.Mark) -> tuple[str | None, bool]:
+@functools.cache
+def _build_info() -> dict[str, Any]:
     import dropout_ext
 
+    return dropout_ext.build_info()
+
+
+@functools.cache
+def _has_cuda_device() -> bool:
+    return torch.cuda.is_available()
+
+
+def _lacks_cuda(marker: pytest.Mark) -> tuple[str | None, bool]:
     required = os.environ.get("DROPOUT_EXT_REQUIRE_CUDA") == "1"
-    if not torch.cuda.is_available():
+    if not _has_cuda_device():
         return "no CUDA device", required
-    if dropout_ext.build_info()["cuda"] is None:
+    if _build_info()["cuda"] is None:
         return "dropout_ext was built without CUDA", required
     return None, required
 
 
 def _lacks_cpu_path(marker: pytest.Mark) -> tuple[str | None, bool]:
-    import dropout_ext
-
     (name,) = marker.args
     required = name in os.environ.get("DROPOUT_EXT_REQUIRE_PATHS", "").split(",")
-    if name not in dropout_ext.build_info()["cpu_paths"]:
+    if name not in _build_info()["cpu_paths"]:
         return f"this machine cannot run the CPU path {name}", required
     return None, required
 

@@ -160,7 +160,14 @@ def mask(
     if strides is None or list(strides) == row_major(shape):
         count = int(np.prod(shape, dtype=np.int64))
         return (uniform32_range(seed, offset, base, count) >= t).reshape(tuple(shape))
-    return uniform32(seed, offset, index_map(shape, strides, base)) >= t
+    return _uniform32_of_map(seed, offset, tuple(shape), tuple(strides), base) >= t
+
+
+@lru_cache(maxsize=8)
+def _uniform32_of_map(
+    seed: int, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], base: int
+) -> U64:
+    return uniform32(seed, offset, index_map(shape, strides, base))
 
 
 def round_to_bfloat16(x: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -177,6 +184,8 @@ def widen_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 def scaled(x: Bits, dtype: str, factor: float, shift: float | None = None) -> Bits:
     """x * factor: float64 in double; the others in float32, then once to their own type."""
+    wide: Bits
+    compute: Any
     with np.errstate(all="ignore"):
         if dtype == "float64":
             wide, compute = x.view(np.float64), np.float64

@@ -89,7 +89,7 @@ def test_dynamic_shapes(device: torch.device) -> None:
         assert torch.equal(traced, F.dropout(x, 0.4))
 
 
-@pytest.mark.parametrize("budget", [1.0, 0.7, 0.5, 0.2, 0.05])
+@pytest.mark.parametrize("budget", [0.5, 0.2, 0.05])
 def test_one_mask_at_every_memory_budget(device: torch.device, budget: float) -> None:
     """Short of memory, the partitioner computes activations again; the mask must not change."""
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
 import dropout_ext
 
@@ -45,8 +44,9 @@ def test_unknown_path_in_the_environment() -> None:
     assert "sse9" in done.stderr
 
 
-def test_path_in_the_environment(cpu_path: torch.device) -> None:
-    name = dropout_ext.build_info()["cpu_path"]
+def test_path_in_the_environment() -> None:
+    """The second best one: neither what is chosen anyway nor, where there are three, the worst."""
+    name = dropout_ext.build_info()["cpu_paths"][-2:][0]
     done = run_with_path(name)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [name]

@@ -44,7 +44,8 @@ class KeepBits {
       const uint64_t group = first / kWord;
       int64_t k = 0;
       for (; (k + KeepWords::kBatch - 1) * kWord < n; k += KeepWords::kBatch) {
-        const KeepWords::Batch batch = words_.batch(group + static_cast<uint64_t>(k));
+        const KeepWords::Batch batch =
+            words_.batch([&](int w) { return group + static_cast<uint64_t>(k + w); });
         std::copy_n(batch.word, KeepWords::kBatch, words + k);
       }
       for (; k * kWord < n; ++k) {
@@ -56,6 +57,47 @@ class KeepBits {
       words[k] = take_strided(
           first + static_cast<uint64_t>(k * kWord * stride), std::min(kWord, n - k * kWord),
           stride);
+    }
+  }
+
+  // Keep words of `runs` runs of n indices, the first indices `stride` apart; the words of run r
+  // begin at words + r * words_per_run. `raw` has room for runs * (words_per_run + 1) words.
+  void fill_runs(
+      uint64_t first,
+      int64_t stride,
+      int64_t runs,
+      int64_t n,
+      int64_t words_per_run,
+      uint64_t* raw,
+      uint64_t* words) {
+    const bool aligned = first % kWord == 0 && stride % kWord == 0;
+    const int64_t count = (n + kWord - 1) / kWord + (aligned ? 0 : 1);  // words a run may touch
+    const auto start = [&](int64_t run) { return first + static_cast<uint64_t>(run * stride); };
+    int64_t run = 0;
+    int64_t step = 0;
+    const auto next = [&](int) {
+      const uint64_t group = start(run) / kWord + static_cast<uint64_t>(step);
+      const bool last = ++step == count;
+      run += last ? 1 : 0;
+      step = last ? 0 : step;
+      return group;
+    };
+    const int64_t total = runs * count;
+    int64_t k = 0;
+    for (; k + KeepWords::kBatch <= total; k += KeepWords::kBatch) {
+      const KeepWords::Batch batch = words_.batch(next);
+      std::copy_n(batch.word, KeepWords::kBatch, raw + k);
+    }
+    for (; k < total; ++k) {
+      raw[k] = words_.word(next(0));
+    }
+    for (int64_t r = 0; r < runs; ++r) {
+      const int shift = static_cast<int>(start(r) % kWord);
+      const uint64_t* from = raw + r * count;
+      for (int64_t w = 0; w * kWord < n; ++w) {
+        words[r * words_per_run + w] =
+            shift == 0 ? from[w] : from[w] >> shift | from[w + 1] << (kWord - shift);
+      }
     }
   }
 
@@ -252,31 +294,35 @@ class Worker {
   void tile(const T* x, T* y, uint64_t first) {
     const int64_t columns = piece_length(plan_.row, plan_.row_loop, plan_.row_piece);
     const int64_t rows = piece_length(plan_.run, plan_.run_loop, plan_.run_piece);
-    for (int64_t c = 0; c < columns; ++c) {
-      if (c == 0 || plan_.row.mask != 0) {
-        bits_.fill(
-            first + static_cast<uint64_t>(c * plan_.row.mask), rows, 1,
-            columns_ + c * kTileWords);
-      } else {
-        std::copy_n(columns_, kTileWords, columns_ + c * kTileWords);
-      }
-    }
+    const int64_t run_words = (rows + kWord - 1) / kWord;
+    const int64_t row_words = (columns + kWord - 1) / kWord;
+    const int64_t runs = plan_.row.mask == 0 ? 1 : columns;  // what shares its decisions is copied
+    bits_.fill_runs(first, plan_.row.mask, runs, rows, run_words, raw_, runs_);
     BitWriter writer(words_);
-    for (int64_t k = 0; k * kWord < rows; ++k) {
-      uint64_t square[kWord] = {};
-      for (int64_t c = 0; c < columns; ++c) {
-        square[c] = columns_[c * kTileWords + k];
+    for (int64_t k = 0; k < run_words; ++k) {
+      for (int64_t c = 0; c < row_words; ++c) {
+        uint64_t* square = squares_ + c * kWord;
+        for (int64_t j = 0; j < kWord; ++j) {
+          const int64_t run = std::min(c * kWord + j, runs - 1);
+          square[j] = runs_[run * run_words + k];
+        }
+        transpose_bits(square);
       }
-      transpose_bits(square);
       const int64_t count = std::min(kWord, rows - k * kWord);
       for (int64_t r = 0; r < count; ++r) {
+        uint64_t row_bits[kAlignedTileColumns / kWord];
+        for (int64_t c = 0; c < row_words; ++c) {
+          row_bits[c] = squares_[c * kWord + r];
+        }
         if (plan_.adjacent) {
-          writer.append(square[r], columns);
+          for (int64_t c = 0; c < row_words; ++c) {
+            writer.append(row_bits[c], std::min(kWord, columns - c * kWord));
+          }
         } else {
           const int64_t row = k * kWord + r;
           apply_row(
               x + row * plan_.run.in, plan_.row.in, y + row * plan_.run.out, plan_.row.out,
-              columns, &square[r], rule_);
+              columns, row_bits, rule_);
         }
       }
     }
@@ -313,7 +359,10 @@ class Worker {
     mask_ += static_cast<uint64_t>(n * axis.mask);
   }
 
-  static constexpr int64_t kTileWords = kTileRun / kWord;
+  static constexpr int64_t kTileWords =
+      std::max(kAlignedTileColumns * kAlignedTileRun, kTileColumns * kTileRun) / kWord;
+  static constexpr int64_t kRawWords =
+      std::max(kAlignedTileColumns, kTileColumns * (kTileRun / kWord + 1));
 
   const Plan& plan_;
   const T* in_;
@@ -326,8 +375,10 @@ class Worker {
   uint64_t mask_ = 0;
   uint64_t filled_first_ = 0;
   int64_t filled_n_ = 0;  // 0: words_ holds nothing
-  uint64_t columns_[kWord * kTileWords];
-  uint64_t words_[kWord * kTileWords > kSegment / kWord ? kWord * kTileWords : kSegment / kWord];
+  uint64_t raw_[kRawWords];
+  uint64_t runs_[kTileWords];
+  uint64_t squares_[kAlignedTileColumns];
+  uint64_t words_[std::max(kTileWords, kSegment / kWord)];
 };
 
 // The dense case, keep words on the fly without a buffer.
@@ -342,7 +393,8 @@ void run_flat(const Plan& plan, const Task& task, const Rule& rule, int64_t begi
   constexpr int kBatch = KeepWords::kBatch;
   int64_t g = begin;
   for (; g + kBatch <= full; g += kBatch) {
-    const KeepWords::Batch keep = words.batch(base + static_cast<uint64_t>(g));
+    const KeepWords::Batch keep =
+        words.batch([&](int k) { return base + static_cast<uint64_t>(g + k); });
     for (int k = 0; k < kBatch; ++k) {
       const int64_t start = (g + k) * kWord;
       apply_word<kStream>(x + start, y + start, keep.word[k], rule);

@@ -19,38 +19,48 @@ class KeepWords {
   KeepWords(RngState state, Threshold threshold)
       : state_(state), threshold_(threshold), philox_(state, 0) {}
 
-  // Bit j of word k: is the element with mask index 64 * (group + k) + j kept?
-  Batch batch(uint64_t group) {
-    Batch result;
-    if (__builtin_expect(select(group) != select(group + kBatch - 1), 0)) {
-      for (int k = 0; k < kBatch; ++k) {
-        result.word[k] = generate<1>(group + static_cast<uint64_t>(k)).word[0];
-      }
-      return result;
+  // Word k: bit j says whether the element with mask index 64 * group(k) + j is kept.
+  template <class Group>
+  inline __attribute__((always_inline)) Batch batch(const Group& group) {
+    uint64_t groups[kBatch];
+    bool together = true;
+    for (int k = 0; k < kBatch; ++k) {
+      groups[k] = group(k);
+      together = together && select(groups[k]) == select(groups[0]);
     }
-    return generate<kBatch>(group);
+    if (__builtin_expect(together, 1)) {
+      return generate<kBatch>(groups);
+    }
+    Batch result;
+    for (int k = 0; k < kBatch; ++k) {
+      result.word[k] = word(groups[k]);
+    }
+    return result;
   }
 
-  uint64_t word(uint64_t group) { return generate<1>(group).word[0]; }
+  uint64_t word(uint64_t group) { return generate<1>(&group).word[0]; }
 
  private:
   static constexpr int kWordBlocks = static_cast<int>(kWord) / kBlock;
 
+  // What the generator has to be set up for: the high counter word of the group's blocks.
   static uint32_t select(uint64_t group) {
     return static_cast<uint32_t>((group * kWordBlocks) >> 32);
   }
 
   template <int kCount>
-  inline __attribute__((always_inline)) Batch generate(uint64_t group) {
-    if (__builtin_expect(select(group) != block_high_, 0)) {
-      block_high_ = select(group);
+  inline __attribute__((always_inline)) Batch generate(const uint64_t* groups) {
+    if (__builtin_expect(select(groups[0]) != block_high_, 0)) {
+      block_high_ = select(groups[0]);
       philox_ = PhiloxLanes<typename Isa::Lanes>(state_, block_high_);
     }
-    const uint64_t block = group * kWordBlocks;
     constexpr int kVectors = kCount * kWordBlocks / Isa::kBlocks;
     typename PhiloxLanes<typename Isa::Lanes>::template Counters<kVectors> counters;
     for (int v = 0; v < kVectors; ++v) {
-      counters.low[v] = Isa::block_low(static_cast<uint32_t>(block) + v * Isa::kBlocks);
+      const int block = v * Isa::kBlocks;
+      counters.low[v] = Isa::block_low(
+          static_cast<uint32_t>(groups[block / kWordBlocks] * kWordBlocks) +
+          block % kWordBlocks);
     }
     const auto words = philox_.generate(counters);
     Batch keep{};
@@ -66,7 +76,7 @@ class KeepWords {
     }
     if (__builtin_expect(any_tie != 0, 0)) {
       for (int k = 0; k < kCount; ++k) {
-        keep.word[k] = resolve(block + k * kWordBlocks, keep.word[k], tie.word[k]);
+        keep.word[k] = resolve(groups[k] * kWordBlocks, keep.word[k], tie.word[k]);
       }
     }
     return keep;

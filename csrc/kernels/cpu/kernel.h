@@ -23,16 +23,21 @@ struct Task {
 constexpr int64_t kWord = 64;
 // Longest piece of a row whose keep words are held in a buffer.
 constexpr int64_t kSegment = 2048;
-// Longest piece of a run in a transposed tile; with kWord rows, its words fill half of L1.
-constexpr int64_t kTileRun = 256;
+// A transposed tile is this many elements along dims[0] by this many along the run dimension. It
+// is wide, for memory is read in long pieces then; but where runs do not begin at multiples of
+// kWord they take one word more each, which long runs make up for.
+constexpr int64_t kAlignedTileColumns = 512;
+constexpr int64_t kAlignedTileRun = kWord;
+constexpr int64_t kTileColumns = 256;
+constexpr int64_t kTileRun = 2 * kWord;
 
 // What one unit of work is.
 enum class Kind : uint8_t {
   kFlat,    // one dense run from a mask index that is a multiple of kWord: a word per unit
   kRows,    // a segment of a row along dims[0]
   kPacked,  // short rows that are adjacent in memory, taken together as a segment
-  kTile,    // kWord elements of dims[0] by kTileRun elements of the run dimension: the keep words
-            // are made along the run and transposed
+  kTile,    // a piece of dims[0] by a piece of the run dimension: the keep words are made along
+            // the run and transposed
 };
 
 // An axis the units are counted along.

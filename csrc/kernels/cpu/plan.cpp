@@ -41,6 +41,15 @@ bool rows_adjacent(const Dim& row, const Dim& next) {
   return row.in == 1 && row.out == 1 && next.in == row.size && next.out == row.size;
 }
 
+// Do all runs begin at multiples of kWord?
+bool runs_aligned(const IndexMap& map, int run_dim) {
+  bool aligned = map.base % kWord == 0;
+  for (int d = 0; d < map.ndim; ++d) {
+    aligned = aligned && (d == run_dim || map.dims[d].mask % kWord == 0);
+  }
+  return aligned;
+}
+
 void push_loop(Plan& plan, int64_t size, const Dim& dim, int64_t step) {
   plan.loops[plan.nloops++] = {size, step * dim.in, step * dim.out, step * dim.mask};
 }
@@ -78,10 +87,11 @@ Plan make_plan(const IndexMap& map, const Task& task) {
   if (run_dim > 0 && (plan.row.mask != 0 || plan.row.size < kWord)) {
     plan.kind = Kind::kTile;
     inner = run_dim;
-    plan.row_piece = std::min(plan.row.size, kWord);
-    plan.run_piece = kTileRun;
+    const bool aligned = runs_aligned(map, run_dim);
+    plan.row_piece = std::min(plan.row.size, aligned ? kAlignedTileColumns : kTileColumns);
+    plan.run_piece = aligned ? kAlignedTileRun : kTileRun;
     plan.run = map.dims[inner];
-    plan.adjacent = plan.row.size <= kWord && rows_adjacent(plan.row, plan.run);
+    plan.adjacent = plan.row.size == plan.row_piece && rows_adjacent(plan.row, plan.run);
   } else if (map.ndim > 1 && plan.row.size < kWord && rows_adjacent(plan.row, map.dims[1])) {
     plan.kind = Kind::kPacked;
     inner = 1;
