@@ -15,8 +15,29 @@ check_torch_version(_build.TORCH_VERSION, torch.__version__)
 from dropout_ext import _vmap, functional  # noqa: E402
 from dropout_ext._info import build_info  # noqa: E402
 from dropout_ext._rng_state import rng_state  # noqa: E402
-from dropout_ext.modules import Dropout  # noqa: E402
+from dropout_ext.modules import (  # noqa: E402
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    DropPath,
+    FeatureAlphaDropout,
+    StochasticDepth,
+)
 
 _batching_rules = _vmap.register()
 __version__ = _build.VERSION
-__all__ = ["Dropout", "build_info", "functional", "rng_state"]
+__all__ = [
+    "AlphaDropout",
+    "DropPath",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "FeatureAlphaDropout",
+    "StochasticDepth",
+    "build_info",
+    "functional",
+    "rng_state",
+]
