@@ -6,6 +6,7 @@ own width, so that numpy's lack of bfloat16 does not matter and a comparison can
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -175,17 +176,28 @@ def widen_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
+def widened(x: Bits, dtype: str) -> NDArray[Any]:
+    """The numbers, in the type that is computed in: double for float64, else float32."""
+    if dtype == "float64":
+        return x.view(np.float64)
+    if dtype == "float32":
+        return x.view(np.float32)
+    return widen_bfloat16(x) if dtype == "bfloat16" else x.view(np.float16).astype(np.float32)
+
+
+def narrowed(y: NDArray[Any], dtype: str) -> Bits:
+    """Rounded once to the dtype."""
+    if dtype == "bfloat16":
+        return round_to_bfloat16(y)
+    with np.errstate(over="ignore"):
+        return y.astype(dtype).view(f"u{np.dtype(dtype).itemsize}")
+
+
 def scaled(x: Bits, dtype: str, factor: float) -> Bits:
     """x * factor: float64 in double; the others in float32, then once to their own type."""
+    wide = widened(x, dtype)
     with np.errstate(all="ignore"):
-        if dtype == "float64":
-            return (x.view(np.float64) * np.float64(factor)).view(np.uint64)
-        if dtype == "float32":
-            return (x.view(np.float32) * np.float32(factor)).view(np.uint32)
-        if dtype == "bfloat16":
-            return round_to_bfloat16(widen_bfloat16(x) * np.float32(factor))
-        product = x.view(np.float16).astype(np.float32) * np.float32(factor)
-        return product.astype(np.float16).view(np.uint16)
+        return narrowed(wide * wide.dtype.type(factor), dtype)
 
 
 def dropout(x: Bits, keep: Mask, p: float, dtype: str) -> Bits:
@@ -195,6 +207,32 @@ def dropout(x: Bits, keep: Mask, p: float, dtype: str) -> Bits:
     if threshold(p) == ONE:
         return np.zeros_like(x)
     return np.where(keep, scaled(x, dtype, scale(p)), x.dtype.type(0))
+
+
+# Alpha dropout, Klambauer et al., 2017.
+
+ALPHA = -1.7580993408473766  # minus lambda times alpha of SELU
+
+
+def alpha_coefficients(p: float) -> tuple[float, float, float]:
+    """a and b of a * x + b, and what takes the place of dropped elements: a * ALPHA + b."""
+    if threshold(p) == ONE:
+        return 0.0, 0.0, 0.0
+    p = threshold(p) / ONE
+    a = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * ALPHA * ALPHA))
+    b = -a * p * ALPHA
+    return a, b, a * ALPHA + b
+
+
+def alpha_dropout(x: Bits, keep: Mask, p: float, dtype: str) -> Bits:
+    """As `dropout`; product and sum are each rounded to the type that is computed in."""
+    if threshold(p) == 0:
+        return x.copy()
+    wide = widened(x, dtype)
+    a, b, fill = (wide.dtype.type(c) for c in alpha_coefficients(p))
+    with np.errstate(all="ignore"):
+        kept = narrowed(wide * a + b, dtype)
+    return np.where(keep, kept, narrowed(np.full(1, fill), dtype))
 
 
 def ties(numbers: NDArray[np.uint32], p: float) -> tuple[int, int]:

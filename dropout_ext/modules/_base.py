@@ -29,7 +29,7 @@ class DropoutModule(nn.Module):
 class TorchDropout(DropoutModule):
     """The arguments that all dropouts of torch.nn share."""
 
-    __constants__: ClassVar[list[str]] = ["inplace", "p"]
+    __constants__: ClassVar[list[str]] = ["p", "inplace"]
     inplace: bool
 
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import traceback
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -17,7 +18,11 @@ Check = Callable[[], None]
 def run(checks: dict[str, Check], ranks: int) -> dict[str, str]:
     """Every check on every rank; gives the tracebacks of those that failed, by name."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_rank, args=(checks, ranks, folder), nprocs=ranks)
+        # One server imports torch once, for all ranks, before it has any thread.
+        get_context("forkserver").set_forkserver_preload(["torch", "distributed.training"])
+        mp.start_processes(
+            _rank, args=(checks, ranks, folder), nprocs=ranks, start_method="forkserver"
+        )
         failures: dict[str, str] = {}
         for rank in range(ranks):
             for name, trace in torch.load(Path(folder, f"{rank}.pt")).items():
