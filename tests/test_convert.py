@@ -104,7 +104,8 @@ def test_report_names_what_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"]
+    "name",
+    ["Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"],
 )
 def test_there_and_back(name: str) -> None:
     """p, inplace, flag, hooks, the object itself, also as the root of the model."""

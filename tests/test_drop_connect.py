@@ -41,7 +41,9 @@ def test_training_forward_masks_weights_and_gradient() -> None:
     gradient = original(module).grad
     assert gradient is not None
     assert torch.equal(gradient == 0, weight == 0)
-    torch.testing.assert_close(gradient[0], F.dropout(x.sum(0).expand(20, 30), 0.5, rng_state=seed)[0])
+    torch.testing.assert_close(
+        gradient[0], F.dropout(x.sum(0).expand(20, 30), 0.5, rng_state=seed)[0]
+    )
     assert not torch.equal(module(x), y)
 
 

@@ -82,9 +82,7 @@ def test_prediction_has_the_moments_of_dropout(vmapped: bool) -> None:
     400 passes of 5000 elements: the mean over all has a standard deviation of 0.0007, the mean
     standard deviation less; 0.01 is 14 of them.
     """
-    mean, std = mc_predict(
-        dropout_ext.Dropout(0.5), torch.ones(5000), samples=400, vmapped=vmapped
-    )
+    mean, std = mc_predict(dropout_ext.Dropout(0.5), torch.ones(5000), samples=400, vmapped=vmapped)
     assert abs(mean.mean().item() - 1) < 0.01
     assert abs(std.mean().item() - 1) < 0.01
     assert std.min() > 0.8
@@ -101,7 +99,7 @@ def test_model_without_dropout_is_certain() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="samples must be 2 or more, but got 1"):
         mc_predict(nn.Dropout(), torch.ones(3), samples=1)
-    with pytest.raises(TypeError, match="must be a torch.nn.Module"):
+    with pytest.raises(TypeError, match=r"must be a torch\.nn\.Module"):
         mc_predict(torch.sin, torch.ones(3))
     with pytest.raises(TypeError, match="must return a tensor, but got tuple"):
         mc_predict(nn.LSTM(3, 3), torch.ones(2, 3))

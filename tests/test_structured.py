@@ -171,7 +171,7 @@ def test_classic_form_in_evaluation() -> None:
 
 def test_mode_is_one_of_two() -> None:
     for make in (dropout_ext.Dropout, lambda mode: F.dropout(torch.ones(3), mode=mode)):
-        with pytest.raises(ValueError, match="'upscale_in_train' or 'downscale_in_infer'.*'half'"):
+        with pytest.raises(ValueError, match=r"'upscale_in_train' or 'downscale_in_infer'.*'half'"):
             make(mode="half")
 
 

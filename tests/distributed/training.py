@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from distributed.checks import mesh_of
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import (
@@ -19,6 +18,7 @@ from torch.distributed.tensor.parallel import (
 from torch.distributed.tensor.placement_types import Placement
 
 import dropout_ext
+from distributed.checks import mesh_of
 
 STEPS = 20
 WIDTH = 16
