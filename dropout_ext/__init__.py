@@ -13,10 +13,44 @@ _build = load_build()
 check_torch_version(_build.TORCH_VERSION, torch.__version__)
 
 from dropout_ext import _vmap, functional  # noqa: E402
+from dropout_ext._convert import convert_dropout, revert_dropout  # noqa: E402
+from dropout_ext._drop_connect import drop_connect, remove_drop_connect  # noqa: E402
 from dropout_ext._info import build_info  # noqa: E402
+from dropout_ext._monte_carlo import mc_dropout, mc_predict  # noqa: E402
+from dropout_ext._redirect import redirect_torch_dropout  # noqa: E402
+from dropout_ext._report import ConversionReport  # noqa: E402
 from dropout_ext._rng_state import rng_state  # noqa: E402
-from dropout_ext.modules import Dropout  # noqa: E402
+from dropout_ext.modules import (  # noqa: E402
+    AlphaDropout,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    DropPath,
+    FeatureAlphaDropout,
+    StochasticDepth,
+)
 
 _batching_rules = _vmap.register()
 __version__ = _build.VERSION
-__all__ = ["Dropout", "build_info", "functional", "rng_state"]
+__all__ = [
+    "AlphaDropout",
+    "ConversionReport",
+    "DropPath",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "FeatureAlphaDropout",
+    "StochasticDepth",
+    "build_info",
+    "convert_dropout",
+    "drop_connect",
+    "functional",
+    "mc_dropout",
+    "mc_predict",
+    "redirect_torch_dropout",
+    "remove_drop_connect",
+    "revert_dropout",
+    "rng_state",
+]

@@ -4,6 +4,9 @@ from typing import Any
 
 from torch import Generator, Tensor
 
+UPSCALE, DOWNSCALE = MODES = "upscale_in_train", "downscale_in_infer"
+"""When the scale is applied, in Paddle's terms."""
+
 
 def check_probability(p: Any) -> None:
     """ValueError unless p is a number in [0, 1]; in the words of torch.nn.Dropout."""
@@ -13,6 +16,22 @@ def check_probability(p: Any) -> None:
         valid = False
     if not valid:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+
+
+def check_mode(mode: Any) -> None:
+    """ValueError unless mode names when the scale is applied."""
+    if mode not in MODES:
+        raise ValueError(f"dropout: mode must be {UPSCALE!r} or {DOWNSCALE!r}, but got {mode!r}")
+
+
+def check_depth(p: Any, mode: Any) -> None:
+    """ValueError unless p is in [0, 1] and mode is row or batch; in the words of torchvision."""
+    try:
+        check_probability(p)
+    except ValueError:
+        raise ValueError(f"drop probability has to be between 0 and 1, but got {p}") from None
+    if mode not in ("batch", "row"):
+        raise ValueError(f"mode has to be either 'batch' or 'row', but got {mode}")
 
 
 def check_generator(generator: Generator, input: Tensor, rng_state: Tensor | None) -> None:

@@ -6,6 +6,7 @@ own width, so that numpy's lack of bfloat16 does not matter and a comparison can
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -182,25 +183,31 @@ def widen_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
+def widened(x: Bits, dtype: str) -> NDArray[Any]:
+    """The numbers, in the type that is computed in: double for float64, else float32."""
+    if dtype == "float64":
+        return x.view(np.float64)
+    if dtype == "float32":
+        return x.view(np.float32)
+    return widen_bfloat16(x) if dtype == "bfloat16" else x.view(np.float16).astype(np.float32)
+
+
+def narrowed(y: NDArray[Any], dtype: str) -> Bits:
+    """Rounded once to the dtype."""
+    if dtype == "bfloat16":
+        return round_to_bfloat16(y)
+    with np.errstate(over="ignore"):
+        return y.astype(dtype).view(f"u{np.dtype(dtype).itemsize}")
+
+
 def scaled(x: Bits, dtype: str, factor: float, shift: float | None = None) -> Bits:
-    """x * factor: float64 in double; the others in float32, then once to their own type."""
-    wide: Bits
-    compute: Any
+    """x * factor, and + shift: in float64 for double, else in float32, then once to the dtype."""
+    wide = widened(x, dtype)
     with np.errstate(all="ignore"):
-        if dtype == "float64":
-            wide, compute = x.view(np.float64), np.float64
-        elif dtype == "float32":
-            wide, compute = x.view(np.float32), np.float32
-        elif dtype == "bfloat16":
-            wide, compute = widen_bfloat16(x), np.float32
-        else:
-            wide, compute = x.view(np.float16).astype(np.float32), np.float32
-        result = wide * compute(factor)
+        result = wide * wide.dtype.type(factor)
         if shift is not None:
-            result = result + compute(shift)
-        if dtype == "bfloat16":
-            return round_to_bfloat16(result)
-        return result.astype(np.float16 if dtype == "float16" else compute).view(x.dtype)
+            result = result + wide.dtype.type(shift)
+        return narrowed(result, dtype)
 
 
 def dropout(x: Bits, keep: Mask, p: float, dtype: str) -> Bits:
@@ -219,14 +226,30 @@ def affine(
     if (factor, shift, fill) == (1.0, 0.0, 0.0) and keep.all():
         return x.copy()
     kept = scaled(x, dtype, factor, None if shift == fill == 0.0 else shift)
-    one = {
-        "float64": 0x3FF << 52,
-        "float32": 0x7F << 23,
-        "bfloat16": 0x7F << 7,
-        "float16": 15 << 10,
-    }
-    filling = scaled(np.array([one[dtype]], dtype=x.dtype), dtype, fill)
-    return np.where(keep, kept, filling)
+    compute = np.float64 if dtype == "float64" else np.float32
+    return np.where(keep, kept, narrowed(np.full(1, fill, dtype=compute), dtype))
+
+
+# Alpha dropout, Klambauer et al., 2017.
+
+ALPHA = -1.7580993408473766  # minus lambda times alpha of SELU
+
+
+def alpha_coefficients(p: float) -> tuple[float, float, float]:
+    """a and b of a * x + b, and what takes the place of dropped elements: a * ALPHA + b."""
+    if threshold(p) == ONE:
+        return 0.0, 0.0, 0.0
+    p = threshold(p) / ONE
+    a = 1.0 / math.sqrt((1.0 - p) * (1.0 + p * ALPHA * ALPHA))
+    b = -a * p * ALPHA
+    return a, b, a * ALPHA + b
+
+
+def alpha_dropout(x: Bits, keep: Mask, p: float, dtype: str) -> Bits:
+    """As `dropout`; product and sum are each rounded to the type that is computed in."""
+    if threshold(p) == 0:
+        return x.copy()
+    return affine(x, keep, dtype, *alpha_coefficients(p))
 
 
 def ties(numbers: NDArray[np.uint32], p: float) -> tuple[int, int]:

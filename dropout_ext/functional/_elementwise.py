@@ -1,4 +1,4 @@
-"""Functional interface."""
+"""Dropout of elements, and of whatever dimensions are named to share a decision."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,9 @@ import torch
 from torch import Generator, Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from dropout_ext import _C
-from dropout_ext._checks import check_generator, check_probability
+from dropout_ext._checks import UPSCALE, check_mode, check_probability
 from dropout_ext._index_map import Shard, index_map
-
-__all__ = ["dropout", "dropout_mask"]
+from dropout_ext.functional._apply import INVERTED, UNSCALED, apply
 
 
 def dropout(
@@ -23,6 +21,7 @@ def dropout(
     rng_state: Tensor | None = None,
     broadcast_dims: int | Sequence[int] = (),
     shard: Shard | None = None,
+    mode: str = UPSCALE,
 ) -> Tensor:
     """Zeroes elements with probability ``p`` and scales the others by ``1 / (1 - p)``.
 
@@ -47,14 +46,18 @@ def dropout(
             of size 1 in Keras' noise_shape). May be negative.
         shard: ``(global_shape, start)`` if ``input`` is the piece of a larger tensor that begins
             at the coordinates ``start``: it then gets that piece of the larger tensor's mask.
+            A DTensor needs none: it knows its shards.
+        mode: ``"upscale_in_train"``, or ``"downscale_in_infer"`` for the classic form (Srivastava
+            et al.): training masks without scaling, evaluation multiplies by ``1 - p``.
 
     Returns:
         A tensor of the shape, dtype and memory format of ``input``; ``input`` itself if
-        ``training`` is False or ``p`` is 0.
+        ``p`` is 0 or, unless downscaled, ``training`` is False.
 
     Raises:
         ValueError: ``p`` outside [0, 1], NaN or not a number; ``generator`` and ``rng_state`` both
-            given; ``rng_state`` of another shape; a ``shard`` outside its global shape.
+            given; ``rng_state`` of another shape; a ``shard`` outside its global shape;
+            another ``mode``.
         TypeError: ``input`` of another dtype or layout; ``rng_state`` not int64.
         IndexError: ``broadcast_dims`` out of range.
         RuntimeError: ``generator`` or ``rng_state`` on another device; ``inplace`` on a leaf that
@@ -72,39 +75,21 @@ def dropout(
             rng_state=rng_state,
             broadcast_dims=broadcast_dims,
             shard=shard,
+            mode=mode,
         )
     check_probability(p)
-    if not training or p == 0.0:
+    if p == 0.0:
         return input
-    if generator is not None:
-        check_generator(generator, input, rng_state)
-    if broadcast_dims == () and shard is None:
-        strides, base = None, 0
+    if mode == UPSCALE:
+        if not training:
+            return input
+        kept = INVERTED
     else:
-        strides, base = index_map(input.shape, broadcast_dims, shard)
-    if torch.compiler.is_compiling():
-        return _traced(input, p, inplace, generator, rng_state, strides, base)
-    return _C.dropout(input, p, inplace, generator, rng_state, strides, base)
-
-
-def _traced(
-    input: Tensor,
-    p: float,
-    inplace: bool,
-    generator: Generator | None,
-    rng_state: Tensor | None,
-    mask_strides: list[int] | None,
-    mask_base: int,
-) -> Tensor:
-    """The two operators that ``_C.dropout`` fuses, apart.
-
-    Compilers may compute a pure operator again in the backward pass, but never a draw.
-    """
-    if rng_state is None:
-        rng_state = torch.ops.dropout_ext.draw(input.detach(), generator=generator)
-    op = torch.ops.dropout_ext.dropout_ if inplace else torch.ops.dropout_ext.dropout
-    result: Tensor = op(input, p, rng_state, mask_strides=mask_strides, mask_base=mask_base)
-    return result
+        check_mode(mode)
+        if not training:
+            return input.mul_(1 - p) if inplace else input * (1 - p)
+        kept = UNSCALED
+    return apply(input, p, inplace, generator, rng_state, kept, broadcast_dims, shard)
 
 
 def dropout_mask(

@@ -1,0 +1,141 @@
+"""Dropout of weights instead of activations."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from torch import Generator, Tensor, nn
+from torch.nn.utils import parametrize
+
+from dropout_ext import functional as F
+from dropout_ext.modules._base import DropoutModule
+
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+class DropConnect(DropoutModule):
+    """The parametrization that :func:`drop_connect` registers."""
+
+    def __init__(self, p: float, generator: Generator | None) -> None:
+        super().__init__(p, generator)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return F.dropout(weight, self.p, self.training, generator=self.generator)
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """What is assigned to the tensor becomes its unmasked value."""
+        return weight
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+def drop_connect(
+    module: AnyModule,
+    p: float = 0.5,
+    name: str = "weight",
+    *,
+    generator: Generator | None = None,
+) -> AnyModule:
+    """Drops elements of a parameter, with a fresh mask at each training forward.
+
+    DropConnect (Wan et al., "Regularization of neural networks using DropConnect", ICML 2013; for
+    the recurrent weights of an LSTM, Merity et al., "Regularizing and optimizing LSTM language
+    models", 2018), inverted: the kept elements are scaled as by :func:`dropout`. The gradient is
+    masked alike. In evaluation the module computes with the parameter itself.
+
+    A parametrization (:mod:`torch.nn.utils.parametrize`) whose keys in ``state_dict`` remain those
+    of the bare module, so that checkpoints pass between the two. Other parametrizations of the same
+    tensor may come before or after it; the keys are then those of torch.
+
+    Args:
+        module: any module; changed in place.
+        p: probability of an element to be dropped, in [0, 1].
+        name: of the parameter: ``"bias"``, ``"weight_hh_l0"``, ...
+        generator: takes the place of the default generator of the parameter's device.
+
+    Returns:
+        ``module``.
+
+    Raises:
+        ValueError: ``p`` is not a number in [0, 1]; the parameter has this parametrization already;
+            the module has no parameter of this name.
+    """
+    if _find(module, name) is not None:
+        raise ValueError(f"drop_connect: {name!r} of {module} has DropConnect already")
+    if name not in module._parameters and not parametrize.is_parametrized(module, name):
+        raise ValueError(
+            f"drop_connect: {type(module).__name__} has no parameter {name!r}, but "
+            f"{[own for own, _ in module.named_parameters(recurse=False)]}"
+        )
+    dropping = DropConnect(p, generator).train(module.training)
+    order = list(module.state_dict())
+    # Dtype and shape stay, so there is nothing to check by a trial run, which would draw.
+    parametrize.register_parametrization(module, name, dropping, unsafe=True)
+    if not hasattr(module, "_bare_keys"):
+        module._bare_keys = order  # type: ignore[assignment]
+        module.register_state_dict_post_hook(_to_bare_keys)  # type: ignore[no-untyped-call]
+        module.register_load_state_dict_pre_hook(_from_bare_keys)  # type: ignore[no-untyped-call]
+    return module
+
+
+def remove_drop_connect(module: AnyModule, name: str = "weight") -> AnyModule:
+    """Takes back what :func:`drop_connect` did; the parameter keeps its unmasked value.
+
+    Args:
+        module: changed in place.
+        name: of the parameter.
+
+    Returns:
+        ``module``.
+
+    Raises:
+        ValueError: the parameter has no DropConnect.
+    """
+    index = _find(module, name)
+    if index is None:
+        raise ValueError(f"remove_drop_connect: {name!r} of {module} has no DropConnect")
+    steps: Any = module.parametrizations[name]  # type: ignore[index]
+    if len(steps) > 1:
+        del steps[index]
+        return module
+    parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+    return module
+
+
+def _find(module: nn.Module, name: str) -> int | None:
+    if not parametrize.is_parametrized(module, name):
+        return None
+    steps = module.parametrizations[name]  # type: ignore[index]
+    return next((k for k, step in enumerate(steps) if isinstance(step, DropConnect)), None)
+
+
+def _keys(module: nn.Module, prefix: str) -> list[tuple[str, str]]:
+    """Key of the parametrized and of the bare parameter, where DropConnect is all there is."""
+    if not parametrize.is_parametrized(module):
+        return []
+    lists = dict(module.parametrizations.items())  # type: ignore[operator, union-attr]
+    return [
+        (f"{prefix}parametrizations.{name}.original", f"{prefix}{name}")
+        for name, steps in lists.items()
+        if len(steps) == 1 and isinstance(steps[0], DropConnect)
+    ]
+
+
+def _rename(state_dict: dict[str, Any], old: str, new: str) -> None:
+    if old in state_dict:
+        state_dict[new] = state_dict.pop(old)
+
+
+def _to_bare_keys(
+    module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any
+) -> None:
+    for parametrized, bare in _keys(module, prefix):
+        _rename(state_dict, parametrized, bare)
+    for bare in module._bare_keys:  # type: ignore[union-attr]
+        _rename(state_dict, f"{prefix}{bare}", f"{prefix}{bare}")  # in the order of a bare module
+
+
+def _from_bare_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    for parametrized, bare in _keys(module, prefix):
+        _rename(state_dict, bare, parametrized)

@@ -1,0 +1,100 @@
+"""What every function of the family comes down to: one mask, one pass."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Generator, Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from dropout_ext import _C, _dtensor
+from dropout_ext._checks import check_generator
+from dropout_ext._index_map import Shard, index_map
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+class Kept(NamedTuple):
+    """Kept elements become ``input * scale + shift``, dropped ones ``fill``.
+
+    Without a scale, it is one over the probability that is realised for an element to be kept.
+    """
+
+    scale: float | None = None
+    shift: float = 0.0
+    fill: float = 0.0
+
+
+INVERTED = Kept()
+UNSCALED = Kept(scale=1.0)
+
+
+def overridable(function: Function) -> Function:
+    """Lets tensor-like arguments and active modes take the call over (``__torch_function__``)."""
+
+    @functools.wraps(function)
+    def wrapper(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if has_torch_function_unary(input):
+            return handle_torch_function(wrapper, (input,), input, *args, **kwargs)
+        return function(input, *args, **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def apply(
+    input: Tensor,
+    p: float,
+    inplace: bool,
+    generator: Generator | None,
+    rng_state: Tensor | None,
+    kept: Kept = INVERTED,
+    broadcast_dims: int | Sequence[int] = (),
+    shard: Shard | None = None,
+) -> Tensor:
+    """Draws unless there is a state, and applies; ``p`` has been checked."""
+    if generator is not None:
+        check_generator(generator, input, rng_state)
+    if type(input) not in _PLAIN and _dtensor.is_dtensor(input):
+        local = functools.partial(apply, p=p, kept=kept, broadcast_dims=broadcast_dims)
+        return _dtensor.apply(local, input, inplace, generator, rng_state, shard)
+    if broadcast_dims == () and shard is None:
+        strides, base = None, 0
+    else:
+        strides, base = index_map(input.shape, broadcast_dims, shard)
+    if torch.compiler.is_compiling():
+        return _traced(input, p, inplace, generator, rng_state, strides, base, kept)
+    return _C.dropout(input, p, inplace, generator, rng_state, strides, base, *kept)
+
+
+def _traced(
+    input: Tensor,
+    p: float,
+    inplace: bool,
+    generator: Generator | None,
+    rng_state: Tensor | None,
+    mask_strides: list[int] | None,
+    mask_base: int,
+    kept: Kept,
+) -> Tensor:
+    """The two operators that ``_C.dropout`` fuses, apart.
+
+    Compilers may compute a pure operator again in the backward pass, but never a draw.
+    """
+    if rng_state is None:
+        rng_state = torch.ops.dropout_ext.draw(input.detach(), generator=generator)
+    op = torch.ops.dropout_ext.dropout_ if inplace else torch.ops.dropout_ext.dropout
+    result: Tensor = op(
+        input,
+        p,
+        rng_state,
+        mask_strides=mask_strides,
+        mask_base=mask_base,
+        scale=kept.scale,
+        shift=kept.shift,
+        fill=kept.fill,
+    )
+    return result

@@ -1,0 +1,198 @@
+"""What each rank of a world of four checks: a sharded call has the bits of the unsharded one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.placement_types import Placement
+
+import dropout_ext
+from dropout_ext import functional as F
+
+RANKS = 4
+UNEVEN = (7, 5, 9)
+# Even; a single element a row; more ranks than rows.
+OTHER_SHAPES = ((8, 6, 12), (3, 1, 70))
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "elementwise": lambda x: F.dropout(x, 0.4),
+    "rows shared": lambda x: F.dropout(x, 0.4, broadcast_dims=(0,)),
+    "time shared": lambda x: F.dropout(x, 0.4, broadcast_dims=-2),
+    "channels": lambda x: F.dropout1d(x, 0.4),
+    "alpha": lambda x: F.alpha_dropout(x, 0.4, training=True),
+    "feature alpha": lambda x: F.feature_alpha_dropout(x, 0.4, training=True),
+    "row depth": lambda x: F.drop_path(x, 0.4, training=True),
+    "batch depth": lambda x: F.stochastic_depth(x, 0.4, "batch"),
+    "classic": lambda x: F.dropout(x, 0.4, mode="downscale_in_infer"),
+    "explicit": lambda x: F.dropout(x, 0.4, rng_state=dropout_ext.rng_state(-5, 2)),
+    "generator": lambda x: F.dropout(x, 0.4, generator=torch.Generator().manual_seed(9)),
+    "twice": lambda x: F.dropout(F.dropout(x, 0.4).sin(), 0.3),
+    "in place": lambda x: F.dropout(x * 2, 0.4, inplace=True),
+}
+
+PLACEMENTS: dict[str, tuple[tuple[int, ...], Sequence[Placement]]] = {
+    "1 rank": ((1,), [Shard(0)]),
+    "2 ranks, Shard(0)": ((2,), [Shard(0)]),
+    "2 ranks, Shard(2)": ((2,), [Shard(2)]),
+    "2 ranks, Replicate": ((2,), [Replicate()]),
+    "4 ranks, Shard(0)": ((4,), [Shard(0)]),
+    "4 ranks, Shard(1)": ((4,), [Shard(1)]),
+    "4 ranks, Shard(-1)": ((4,), [Shard(2)]),
+    "2 x 2, Shard(0), Shard(2)": ((2, 2), [Shard(0), Shard(2)]),
+    "2 x 2, Shard(2), Shard(0)": ((2, 2), [Shard(2), Shard(0)]),
+    "2 x 2, Shard(1), Shard(1)": ((2, 2), [Shard(1), Shard(1)]),
+    "2 x 2, Replicate, Shard(1)": ((2, 2), [Replicate(), Shard(1)]),
+    "2 x 2, Replicate, Replicate": ((2, 2), [Replicate(), Replicate()]),
+}
+
+
+def mesh_of(shape: tuple[int, ...]) -> DeviceMesh | None:
+    """A mesh of the first ranks; None on a rank that is not among them."""
+    count = torch.Size(shape).numel()
+    mesh = DeviceMesh("cpu", torch.arange(count).reshape(shape))
+    return mesh if dist.get_rank() < count else None
+
+
+def output_and_gradient(
+    function: Callable[[Tensor], Tensor], x: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    torch.manual_seed(17)
+    leaf = x.detach().requires_grad_()
+    y = function(leaf)
+    (y * weight).sum().backward()
+    assert leaf.grad is not None
+    return y.detach(), leaf.grad, torch.rand(3)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    assert isinstance(tensor, DTensor)
+    return tensor.full_tensor()
+
+
+def layout(mesh_shape: tuple[int, ...], placements: Sequence[Placement]) -> None:
+    """Forward, backward, and what the generator gives afterwards, for every function."""
+    mesh = mesh_of(mesh_shape)
+    if mesh is None:
+        return
+    for shape in (UNEVEN, *OTHER_SHAPES):
+        x, weight = torch.randn(shape), torch.randn(shape)
+        shards = [distribute_tensor(t, mesh, placements) for t in (x, weight)]
+        for name in FUNCTIONS if shape == UNEVEN else ("elementwise", "channels"):
+            function = FUNCTIONS[name]
+            expected = output_and_gradient(function, x, weight)
+            y, gradient, after = output_and_gradient(function, *shards)
+            what = f"{name} of {shape}"
+            assert isinstance(y, DTensor) and y.placements == tuple(placements), what
+            assert isinstance(gradient, DTensor), what
+            assert gradient.placements == tuple(placements), what
+            assert torch.equal(whole(y), expected[0]), what
+            assert torch.equal(whole(gradient), expected[1]), what
+            assert torch.equal(after, expected[2]), what
+
+
+def partial_is_an_error() -> None:
+    mesh = init_device_mesh("cpu", (RANKS,))
+    x = DTensor.from_local(torch.ones(4, 4), mesh, [Partial()])
+    assert F.dropout(x, 0.5, training=False) is x
+    try:
+        F.dropout(x, 0.5)
+    except RuntimeError as error:
+        assert "Partial" in str(error) and "redistribute" in str(error), error
+    else:
+        raise AssertionError("a Partial placement was let through")
+
+
+def shard_is_an_error() -> None:
+    x = distribute_tensor(torch.ones(8, 4), init_device_mesh("cpu", (RANKS,)), [Shard(0)])
+    try:
+        F.dropout(x, 0.5, shard=((8, 4), (0, 0)))
+    except ValueError as error:
+        assert "Shard(dim=0)" in str(error), error
+    else:
+        raise AssertionError("a shard beside a DTensor's own was let through")
+
+
+def ranks_that_disagree() -> None:
+    """Noticed at the first call on a mesh; afterwards only where that is asked for."""
+    mesh = DeviceMesh("cpu", torch.arange(RANKS).flip(0))
+    x = distribute_tensor(torch.ones(8, 4), mesh, [Shard(0)])
+    for _ in range(2):
+        torch.manual_seed(dist.get_rank())
+        try:
+            F.dropout(x, 0.5)
+        except RuntimeError as error:
+            assert "torch.manual_seed" in str(error), error
+        else:
+            raise AssertionError("ranks with seeds of their own were let through")
+    torch.manual_seed(0)
+    F.dropout(x, 0.5)
+    torch.manual_seed(dist.get_rank())
+    F.dropout(x, 0.5)
+    with mock.patch.dict(os.environ, DROPOUT_EXT_CHECK_RANKS="1"):
+        try:
+            F.dropout(x, 0.5)
+        except RuntimeError:
+            return
+    raise AssertionError("DROPOUT_EXT_CHECK_RANKS=1 did not check")
+
+
+def in_place_on_memory() -> None:
+    """Without autograd the local memory itself is written, and the object returned."""
+    x = torch.randn(7, 9)
+    sharded = distribute_tensor(x, init_device_mesh("cpu", (RANKS,)), [Shard(0)])
+    torch.manual_seed(3)
+    expected = F.dropout(x, 0.4)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        memory = sharded.to_local().data_ptr()
+        assert F.dropout(sharded, 0.4, inplace=True) is sharded
+        assert sharded.to_local().data_ptr() == memory
+    assert torch.equal(sharded.full_tensor(), expected)
+
+
+def gradient_that_is_a_pending_sum() -> None:
+    """What a column-parallel layer sends back arrives as Partial and leaves as the input came."""
+    mesh = init_device_mesh("cpu", (RANKS,))
+    x, weight = torch.randn(6, 8), torch.randn(8, 12)
+    found = []
+    for a, w in [
+        (x, weight),
+        (distribute_tensor(x, mesh, [Replicate()]), distribute_tensor(weight, mesh, [Shard(1)])),
+    ]:
+        torch.manual_seed(4)
+        leaf = a.detach().requires_grad_()
+        (F.dropout(leaf, 0.4) @ w).square().sum().backward()
+        assert leaf.grad is not None
+        found.append(leaf.grad)
+    assert isinstance(found[1], DTensor) and found[1].placements == (Replicate(),)
+    torch.testing.assert_close(found[1].to_local(), found[0])
+    assert torch.equal(found[1].to_local() == 0, found[0] == 0)
+
+
+def compiled() -> None:
+    mesh = init_device_mesh("cpu", (RANKS,))
+    x = distribute_tensor(torch.randn(7, 9), mesh, [Shard(0)])
+    function = torch.compile(lambda t: F.dropout(t, 0.4) * 2, backend="aot_eager", fullgraph=True)
+    torch.manual_seed(5)
+    expected = F.dropout(x, 0.4) * 2
+    torch.manual_seed(5)
+    assert torch.equal(whole(function(x)), whole(expected))
+
+
+CHECKS: dict[str, Callable[[], None]] = {
+    **{name: partial(layout, *arguments) for name, arguments in PLACEMENTS.items()},
+    "partial is an error": partial_is_an_error,
+    "shard is an error": shard_is_an_error,
+    "ranks that disagree": ranks_that_disagree,
+    "in place on memory": in_place_on_memory,
+    "gradient that is a pending sum": gradient_that_is_a_pending_sum,
+    "compiled": compiled,
+}
