@@ -12,11 +12,13 @@ from dropout_ext._check import check_torch_version, load_build
 _build = load_build()
 check_torch_version(_build.TORCH_VERSION, torch.__version__)
 
-from dropout_ext import _vmap, functional  # noqa: E402
+from dropout_ext import _tracing, _vmap, functional  # noqa: E402
 from dropout_ext._info import build_info  # noqa: E402
 from dropout_ext._rng_state import rng_state  # noqa: E402
 from dropout_ext.modules import Dropout  # noqa: E402
 
-_batching_rules = _vmap.register()
+_library = torch.library.Library("dropout_ext", "IMPL")
+_vmap.register(_library)
+_tracing.register(_library)
 __version__ = _build.VERSION
 __all__ = ["Dropout", "build_info", "functional", "rng_state"]
