@@ -21,7 +21,7 @@ from torch._functorch import config
 from torch.fx import Graph, has_side_effect
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.fx.traceback import get_current_meta
-from torch.utils.checkpoint import CheckpointPolicy
+from torch.utils.checkpoint import SAC_IGNORED_OPS, CheckpointPolicy
 
 from dropout_ext import _C
 
@@ -80,6 +80,7 @@ def _record(
 def register(library: torch.library.Library) -> None:
     """For as long as the library lives."""
     has_side_effect(_draw_traced.default)
+    SAC_IGNORED_OPS.add(_draw_traced.default)  # it would take back that the draw is to be saved
     for name in ("draw", "draw_traced"):
         torch.library.register_torch_dispatch(
             f"dropout_ext::{name}", ProxyTorchDispatchMode, _record, lib=library
