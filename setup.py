@@ -28,6 +28,7 @@ SOURCES = [
     "csrc/torch/functionalize.cpp",
     "csrc/torch/kernels.cpp",
     "csrc/torch/register.cpp",
+    "csrc/torch/traced.cpp",
 ]
 CPU_ONLY_SOURCES = ["csrc/torch/cuda_absent.cpp"]
 CUDA_SOURCES = ["csrc/torch/cuda.cpp", "csrc/kernels/cuda/launch.cu"]

@@ -5,10 +5,11 @@ samples would draw. ``"same"``: one state for all, whose mask is not materialise
 operators then follow from the states they are given, so that vmap composes with everything else.
 """
 
+import functools
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch._C._functorch import _add_batch_dim
 from torch._functorch.autograd_function import unwrap_batched
 from torch._functorch.pyfunctorch import (
@@ -20,9 +21,7 @@ _ops = torch.ops.dropout_ext
 _VMAP_MODE = torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchVmapMode)
 
 
-def _draw(
-    input: Tensor, *, batch: tuple[int, ...] = (), generator: Generator | None = None
-) -> Tensor:
+def _draw(op: Any, input: Tensor, *, batch: tuple[int, ...] = (), **source: Any) -> Tensor:
     interpreter = retrieve_current_functorch_interpreter()
     assert isinstance(interpreter, VmapInterpreter)
     randomness = interpreter.randomness()
@@ -35,7 +34,7 @@ def _draw(
     if randomness == "different":
         batch = (interpreter.batch_size(), *batch)
     with torch._C._ExcludeDispatchKeyGuard(_VMAP_MODE):  # on to the next level
-        states: Tensor = _ops.draw(inner, batch=batch, generator=generator)
+        states: Tensor = op(inner, batch=batch, **source)
         if randomness == "different":
             states = _add_batch_dim(states, 0, interpreter.level())
     return states
@@ -125,13 +124,12 @@ def _dropout_mask(
     return _ops.dropout_mask(size, p, states, mask_strides=strides, mask_base=mask_base), 0
 
 
-def register() -> torch.library.Library:
-    """The caller keeps the library; the rules live as long as it does."""
-    library = torch.library.Library("dropout_ext", "IMPL")
+def register(library: torch.library.Library) -> None:
+    """For as long as the library lives."""
     # Random operators get a rule for the mode, not for batched tensors: an input that is the same
     # for all samples still gives each of them a mask of its own.
-    library.impl("draw", _draw, "FuncTorchVmapMode")
+    for op in (_ops.draw, _ops.draw_traced):
+        library.impl(op.__name__, functools.partial(_draw, op), "FuncTorchVmapMode")
     torch.library.register_vmap("dropout_ext::dropout", _dropout, lib=library)
     torch.library.register_vmap("dropout_ext::dropout_", _dropout_, lib=library)
     torch.library.register_vmap("dropout_ext::dropout_mask", _dropout_mask, lib=library)
-    return library

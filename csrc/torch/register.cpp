@@ -12,6 +12,7 @@
 #include "torch/autograd.h"
 #include "torch/checks.h"
 #include "torch/ops.h"
+#include "torch/traced.h"
 
 #if defined(DROPOUT_EXT_CUDA)
 #include <cuda_runtime_api.h>
@@ -27,6 +28,13 @@ TORCH_LIBRARY(dropout_ext, m) {
   // batch the (seed, offset) of one call.
   m.def(
       "draw(Tensor input, *, SymInt[] batch=[], Generator? generator=None) -> Tensor",
+      {at::Tag::nondeterministic_seeded, at::Tag::pt2_compliant_tag});
+  // draw as it stands in graphs, which cannot hold a generator: the number it was registered under
+  // takes its place. `after` is the result of the draw before it and is not looked at; it keeps
+  // compilers from merging the two or changing their order. See dropout_ext/_tracing.py.
+  m.def(
+      "draw_traced(Tensor input, *, SymInt[] batch=[], int? generator=None, Tensor? after=None) "
+      "-> Tensor",
       {at::Tag::nondeterministic_seeded, at::Tag::pt2_compliant_tag});
   // The rest is pure. The mask is a function of rng_state, of shape [2], and of the index
   //   mask_base + sum over d of coordinate_d * mask_strides_d,
@@ -69,8 +77,13 @@ TORCH_LIBRARY(dropout_ext, m) {
   m.impl("dropout_", torch::dispatch(c10::DispatchKey::Meta, meta::dropout_));
   m.impl("dropout_mask", torch::dispatch(c10::DispatchKey::Meta, meta::dropout_mask));
 
+  m.impl(
+      "draw_traced",
+      torch::dispatch(c10::DispatchKey::CompositeExplicitAutograd, traced::draw));
+
   const auto autograd = c10::DispatchKey::Autograd;
   m.impl("draw", torch::dispatch(autograd, torch::CppFunction::makeFallthrough()));
+  m.impl("draw_traced", torch::dispatch(autograd, torch::CppFunction::makeFallthrough()));
   m.impl("dropout", torch::dispatch(autograd, autograd::dropout));
   m.impl("dropout_", torch::dispatch(autograd, autograd::dropout_));
   m.impl("dropout_mask", torch::dispatch(autograd, torch::CppFunction::makeFallthrough()));
@@ -147,6 +160,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       py::arg("mask_strides") = py::none(), py::arg("mask_base") = 0,
       py::arg("scale") = py::none(), py::arg("shift") = 0.0, py::arg("fill") = 0.0);
   m.def("alpha_coefficients", alpha_coefficients_from_python, py::arg("p"));
+  m.def("register_generator", traced::register_generator, py::arg("generator"));
   m.def("cpu_path", [] { return cpu::path_name(cpu::active_path()); });
   m.def("cpu_paths", cpu_paths);
   m.def("set_cpu_path", set_cpu_path, py::arg("name"));

@@ -13,6 +13,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from dropout_ext import _C, _dtensor
 from dropout_ext._checks import check_generator
 from dropout_ext._index_map import Shard, index_map
+from dropout_ext._tracing import traced_draw
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -85,7 +86,7 @@ def _traced(
     Compilers may compute a pure operator again in the backward pass, but never a draw.
     """
     if rng_state is None:
-        rng_state = torch.ops.dropout_ext.draw(input.detach(), generator=generator)
+        rng_state = traced_draw(input, generator)
     op = torch.ops.dropout_ext.dropout_ if inplace else torch.ops.dropout_ext.dropout
     result: Tensor = op(
         input,

@@ -1,0 +1,21 @@
+// The draw as it stands in compiled graphs.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+#include <c10/core/SymInt.h>
+
+#include <optional>
+
+namespace dropout::traced {
+
+// The number under which `draw` finds this generator again, in this process.
+int64_t register_generator(const at::Generator& generator);
+
+at::Tensor draw(
+    const at::Tensor& input,
+    c10::SymIntArrayRef batch,
+    std::optional<int64_t> generator,
+    const std::optional<at::Tensor>& after);
+
+}  // namespace dropout::traced
