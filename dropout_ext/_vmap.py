@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import _add_batch_dim
-from torch._functorch.autograd_function import unwrap_batched
 from torch._functorch.pyfunctorch import (
     VmapInterpreter,
     retrieve_current_functorch_interpreter,
 )
+from torch._functorch.vmap import unwrap_batched
 
 _ops = torch.ops.dropout_ext
 _VMAP_MODE = torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchVmapMode)
@@ -58,9 +58,10 @@ def _dropout_arguments(
     """The arguments for the whole batch, and the batch dimension of the input among them."""
     input_dim, _, state_dim = in_dims[:3]
     if state_dim is None and rng_state.dim() == 1:
-        strides = list(mask_strides or _row_major(_without(input.shape, input_dim)))
-        strides.insert(input_dim, 0)  # the samples share their decisions
-        return input, rng_state, strides, input_dim
+        shared = _row_major(_without(input.shape, input_dim))
+        shared = shared if mask_strides is None else list(mask_strides)
+        shared.insert(input_dim, 0)  # the samples share their decisions
+        return input, rng_state, shared, input_dim
     states = _leading(rng_state, state_dim, info.batch_size)
     strides = None if mask_strides is None else [0, *mask_strides]
     return _leading(input, input_dim, info.batch_size), states, strides, 0

@@ -94,7 +94,7 @@ class Step:
     def __call__(self, calls: int) -> None:
         """Makes the given number of steps."""
         for _ in range(calls):
-            self.forward().backward()  # type: ignore[no-untyped-call]
+            self.forward().backward()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.x.grad = None

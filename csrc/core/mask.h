@@ -23,12 +23,9 @@ struct RngState {
 
 DROPOUT_HOST_DEVICE constexpr Words4 random_words(RngState state, uint64_t block) {
   return Philox::generate(
-      {{static_cast<uint32_t>(state.offset),
-        static_cast<uint32_t>(state.offset >> 32),
-        static_cast<uint32_t>(block),
-        static_cast<uint32_t>(block >> 32)}},
-      static_cast<uint32_t>(state.seed),
-      static_cast<uint32_t>(state.seed >> 32));
+      {{static_cast<uint32_t>(state.offset), static_cast<uint32_t>(state.offset >> 32),
+        static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32)}},
+      static_cast<uint32_t>(state.seed), static_cast<uint32_t>(state.seed >> 32));
 }
 
 DROPOUT_HOST_DEVICE constexpr uint32_t lane_bits(const Words4& words, int lane) {
@@ -55,9 +52,7 @@ struct Threshold {
   DROPOUT_HOST_DEVICE constexpr bool keeps_all() const { return t == 0; }
   DROPOUT_HOST_DEVICE constexpr bool drops_all() const { return t == kOne; }
   DROPOUT_HOST_DEVICE constexpr uint32_t hi() const { return static_cast<uint32_t>(t >> 16); }
-  DROPOUT_HOST_DEVICE constexpr uint32_t lo() const {
-    return static_cast<uint32_t>(t) & 0xffffu;
-  }
+  DROPOUT_HOST_DEVICE constexpr uint32_t lo() const { return static_cast<uint32_t>(t) & 0xffffu; }
 
   // The probability that t realises.
   constexpr double probability() const {
@@ -82,8 +77,7 @@ struct FirstComparison {
 };
 
 DROPOUT_HOST_DEVICE constexpr FirstComparison compare_first(
-    const Words4& words,
-    Threshold threshold) {
+    const Words4& words, Threshold threshold) {
   const uint32_t hi = threshold.hi();
   FirstComparison result{0, 0};
   for (int lane = 0; lane < kBlock; ++lane) {
@@ -96,10 +90,7 @@ DROPOUT_HOST_DEVICE constexpr FirstComparison compare_first(
 
 // Clears the keep bits of the ties that the second call decides against.
 DROPOUT_HOST_DEVICE constexpr uint32_t resolve_ties(
-    FirstComparison first,
-    RngState state,
-    uint64_t block,
-    Threshold threshold) {
+    FirstComparison first, RngState state, uint64_t block, Threshold threshold) {
   const Words4 words = random_words({state.seed, state.offset + 1}, block);
   uint32_t dropped = 0;
   for (int lane = 0; lane < kBlock; ++lane) {
@@ -110,17 +101,13 @@ DROPOUT_HOST_DEVICE constexpr uint32_t resolve_ties(
 
 // The keep bits of elements 8 * block ... 8 * block + 7.
 DROPOUT_HOST_DEVICE constexpr uint32_t keep_block(
-    RngState state,
-    uint64_t block,
-    Threshold threshold) {
+    RngState state, uint64_t block, Threshold threshold) {
   const FirstComparison first = compare_first(random_words(state, block), threshold);
   return first.tie == 0 ? first.keep : resolve_ties(first, state, block, threshold);
 }
 
 DROPOUT_HOST_DEVICE constexpr bool keep_element(
-    RngState state,
-    uint64_t index,
-    Threshold threshold) {
+    RngState state, uint64_t index, Threshold threshold) {
   const uint32_t bits = keep_block(state, index >> kBlockBits, threshold);
   return ((bits >> (index & (kBlock - 1))) & 1) != 0;
 }

@@ -25,9 +25,7 @@ struct Philox {
 
   // The 128 random bits of `counter` under the key (key0, key1).
   static DROPOUT_HOST_DEVICE constexpr Words4 generate(
-      Words4 counter,
-      uint32_t key0,
-      uint32_t key1) {
+      Words4 counter, uint32_t key0, uint32_t key1) {
     for (int round = 0; round < kRounds; ++round) {
       const uint64_t product0 = static_cast<uint64_t>(kMultiplier0) * counter.w[0];
       const uint64_t product1 = static_cast<uint64_t>(kMultiplier1) * counter.w[2];
@@ -50,15 +48,13 @@ static_assert(
     "Philox4x32-10 does not give the published answer for zeros");
 static_assert(
     Philox::generate(
-        {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}},
-        0xffffffff,
-        0xffffffff) == Words4{{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+        {{0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}}, 0xffffffff, 0xffffffff) ==
+        Words4{{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
     "Philox4x32-10 does not give the published answer for ones");
 static_assert(
     Philox::generate(
-        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}},
-        0xa4093822,
-        0x299f31d0) == Words4{{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
+        {{0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}}, 0xa4093822, 0x299f31d0) ==
+        Words4{{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}},
     "Philox4x32-10 does not give the published answer for the digits of pi");
 
 }  // namespace dropout

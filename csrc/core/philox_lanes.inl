@@ -58,8 +58,8 @@ class PhiloxLanes {
     // Rounds one to three: the words that are equal in all lanes are part of the keys.
     for (int v = 0; v < kCount; ++v) {
       const Vector product1 = Lanes::multiply(counters.low[v], multiplier1);
-      x.w3[v] = Lanes::multiply(
-          Lanes::exclusive_or(Lanes::high(product1), key0_[0]), multiplier0);
+      x.w3[v] =
+          Lanes::multiply(Lanes::exclusive_or(Lanes::high(product1), key0_[0]), multiplier0);
       x.w0[v] = Lanes::exclusive_or(product1, key0_[1]);
       x.w2[v] = Lanes::exclusive_or(Lanes::high(x.w3[v]), key1_[1]);
     }

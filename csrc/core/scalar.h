@@ -48,8 +48,12 @@ DROPOUT_HOST_DEVICE To bit_cast(From from) {
 
 }  // namespace detail
 
-DROPOUT_HOST_DEVICE double widen(double x) { return x; }
-DROPOUT_HOST_DEVICE float widen(float x) { return x; }
+DROPOUT_HOST_DEVICE double widen(double x) {
+  return x;
+}
+DROPOUT_HOST_DEVICE float widen(float x) {
+  return x;
+}
 
 DROPOUT_HOST_DEVICE float widen(BFloat16 x) {
   return detail::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16);

@@ -78,9 +78,9 @@ Tensor& dropout_(
 
 Tensor Linear::operator()(const Tensor& tensor, const Tensor& rng_state) const {
   if (!mask_strides.has_value() && !mask_base.is_symbolic()) {
-    const Call call{
-        p, /*inplace=*/false, {}, mask_base.as_int_unchecked(), scale, /*shift=*/0.0,
-        /*fill=*/0.0};
+    const Call call{p,           /*inplace=*/false, {}, mask_base.as_int_unchecked(),
+                    scale,       /*shift=*/0.0,
+                    /*fill=*/0.0};
     return dropout_eager(tensor, call, std::nullopt, rng_state);
   }
   const SymStrides strides = mask_strides.has_value() ? SymStrides(*mask_strides) : SymStrides();
@@ -105,9 +105,7 @@ void DropoutBackward::release_variables() {
 }
 
 NodePointer<DropoutBackward> make_node(
-    const Tensor& input,
-    bool inplace,
-    c10::function_ref<Linear()> linear) {
+    const Tensor& input, bool inplace, c10::function_ref<Linear()> linear) {
   const bool wanted = torch::autograd::compute_requires_grad(input);
   if (inplace) {
     torch::autograd::check_inplace(input, wanted);
@@ -178,9 +176,8 @@ Tensor& dropout_(
     Factor scale,
     double shift,
     double fill) {
-  const auto node = make_node(input, /*inplace=*/true, [&] {
-    return linear_part(p, mask_strides, mask_base, scale);
-  });
+  const auto node = make_node(
+      input, /*inplace=*/true, [&] { return linear_part(p, mask_strides, mask_base, scale); });
   {
     const at::AutoDispatchBelowAutograd below;
     dropout_inplace_handle().redispatch(

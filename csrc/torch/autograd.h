@@ -54,9 +54,7 @@ class DropoutBackward : public torch::autograd::Node {
 // The node for `input`, null unless its gradient is wanted. The input of an in-place operation is
 // refused here if it must not be changed. `linear` is called only if there is a node.
 NodePointer<DropoutBackward> make_node(
-    const Tensor& input,
-    bool inplace,
-    c10::function_ref<Linear()> linear);
+    const Tensor& input, bool inplace, c10::function_ref<Linear()> linear);
 
 // Attaches a node that is not null to the result.
 void attach_node(

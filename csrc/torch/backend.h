@@ -1,5 +1,5 @@
-// What a device offers to the operators. Arguments have been checked, `out` is not empty, and some
-// but not all elements are dropped.
+// What a device offers to the operators. Arguments have been checked, `out` is not empty, and
+// some but not all elements are dropped.
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -46,7 +46,8 @@ void prefer_huge_pages(const at::Tensor& fresh);
 
 }  // namespace cpu
 
-// As cpu, whose last function has no counterpart; in a build without CUDA each of these is an error that says so.
+// As cpu, whose last function has no counterpart; in a build without CUDA each of these is an
+// error that says so.
 namespace cuda {
 
 at::Tensor draw(

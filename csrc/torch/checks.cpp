@@ -75,23 +75,17 @@ void check_probability(double p) {
 
 void check_input(const at::Tensor& input) {
   TORCH_CHECK_TYPE(
-      input.layout() == at::kStrided,
-      "dropout: input must be a strided tensor, but got layout ",
+      input.layout() == at::kStrided, "dropout: input must be a strided tensor, but got layout ",
       input.layout());
   const at::ScalarType dtype = input.scalar_type();
   TORCH_CHECK_TYPE(
       dtype == at::kFloat || dtype == at::kDouble || dtype == at::kHalf || dtype == at::kBFloat16,
-      "dropout: input must be float64, float32, bfloat16 or float16, but got ",
-      dtype);
+      "dropout: input must be float64, float32, bfloat16 or float16, but got ", dtype);
 }
 
-void check_rng_state(
-    const at::Tensor& rng_state,
-    c10::SymIntArrayRef sizes,
-    c10::Device device) {
+void check_rng_state(const at::Tensor& rng_state, c10::SymIntArrayRef sizes, c10::Device device) {
   TORCH_CHECK_TYPE(
-      rng_state.scalar_type() == at::kLong,
-      "dropout: rng_state must be int64, but got ",
+      rng_state.scalar_type() == at::kLong, "dropout: rng_state must be int64, but got ",
       rng_state.scalar_type());
   const auto shape = rng_state.sym_sizes();
   bool fits = !shape.empty() && shape.back() == 2 && shape.size() <= sizes.size() + 1;
@@ -102,15 +96,10 @@ void check_rng_state(
       fits,
       "dropout: rng_state must have shape [2] (seed, offset), or [*batch, 2] for an input whose "
       "sizes begin with *batch, but got shape ",
-      shape,
-      " for sizes ",
-      sizes);
+      shape, " for sizes ", sizes);
   TORCH_CHECK(
-      rng_state.device() == device,
-      "dropout: rng_state must be on the device of the input, ",
-      device,
-      ", but got ",
-      rng_state.device());
+      rng_state.device() == device, "dropout: rng_state must be on the device of the input, ",
+      device, ", but got ", rng_state.device());
 }
 
 void check_generator(const std::optional<at::Generator>& generator, c10::Device device) {
@@ -120,10 +109,8 @@ void check_generator(const std::optional<at::Generator>& generator, c10::Device 
   TORCH_CHECK(
       generator->device() == device ||
           (generator->device().type() == device.type() && !generator->device().has_index()),
-      "dropout: generator must be on the device of the input, ",
-      device,
-      ", but got a generator on ",
-      generator->device());
+      "dropout: generator must be on the device of the input, ", device,
+      ", but got a generator on ", generator->device());
 }
 
 void check_mask_strides(size_t strides, size_t ndim) {
@@ -134,12 +121,14 @@ void check_mask_strides(size_t strides, size_t ndim) {
 
 void check_writable(const at::Tensor& tensor) {
   at::assert_no_internal_overlap(tensor);
-  if (!tensor.has_storage() || tensor.is_meta() || tensor.is_contiguous() || tensor.numel() == 0) {
+  if (!tensor.has_storage() || tensor.is_meta() || tensor.is_contiguous() ||
+      tensor.numel() == 0) {
     return;
   }
   TORCH_CHECK(
       steps_over(tensor) || !repeats_an_address(tensor),
-      "dropout: in place on memory that overlaps itself: several elements of the tensor of sizes ",
+      "dropout: in place on memory that overlaps itself: several elements of the tensor of "
+      "sizes ",
       tensor.sizes(), " and strides ", tensor.strides(), " share one memory location");
 }
 

@@ -17,12 +17,9 @@ void check_probability(double p);
 // TypeError unless the tensor is strided and of a floating point type with a kernel.
 void check_input(const at::Tensor& input);
 
-// `rng_state`: int64, on the device of the input, of shape [2], or [*batch, 2] where `sizes` begins
-// with *batch.
-void check_rng_state(
-    const at::Tensor& rng_state,
-    c10::SymIntArrayRef sizes,
-    c10::Device device);
+// `rng_state`: int64, on the device of the input, of shape [2], or [*batch, 2] where `sizes`
+// begins with *batch.
+void check_rng_state(const at::Tensor& rng_state, c10::SymIntArrayRef sizes, c10::Device device);
 
 void check_generator(const std::optional<at::Generator>& generator, c10::Device device);
 

@@ -20,10 +20,7 @@ namespace {
 
 // Calls `take` with each of `count` states, drawn under one lock.
 template <class F>
-void draw_states(
-    const std::optional<at::Generator>& generator,
-    int64_t count,
-    const F& take) {
+void draw_states(const std::optional<at::Generator>& generator, int64_t count, const F& take) {
   auto* engine = at::get_generator_or_default<at::CPUGeneratorImpl>(
       generator, at::detail::getDefaultCPUGenerator());
   const std::lock_guard<std::mutex> lock(engine->mutex_);
@@ -47,7 +44,10 @@ void launch(const Application& application, RngState state) {
   const at::Tensor& out = application.out;
   const Task task{
       application.in.defined() ? application.in.const_data_ptr() : nullptr,
-      out.mutable_data_ptr(), scalar_type(out), state, application.threshold,
+      out.mutable_data_ptr(),
+      scalar_type(out),
+      state,
+      application.threshold,
       application.coefficients};
   const Plan plan = make_plan(application.map, task);
   at::parallel_for(0, plan.units, plan.grain, [&](int64_t begin, int64_t end) {

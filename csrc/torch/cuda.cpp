@@ -21,9 +21,7 @@ constexpr int kOffsetShift = 2;
 constexpr uint64_t kReserved = 8;
 
 StateSource draw_source(
-    const std::optional<at::Generator>& generator,
-    c10::DeviceIndex device,
-    int64_t calls) {
+    const std::optional<at::Generator>& generator, c10::DeviceIndex device, int64_t calls) {
   auto* engine = at::get_generator_or_default<at::CUDAGeneratorImpl>(
       generator, at::cuda::detail::getDefaultCUDAGenerator(device));
   at::PhiloxCudaState drawn;
@@ -53,7 +51,10 @@ void launch_on_stream(const Application& application, const StateSource& source)
   const at::Tensor& out = application.out;
   const Task task{
       application.in.defined() ? application.in.const_data_ptr() : nullptr,
-      out.mutable_data_ptr(), scalar_type(out), source, application.threshold,
+      out.mutable_data_ptr(),
+      scalar_type(out),
+      source,
+      application.threshold,
       application.coefficients};
   C10_CUDA_CHECK(
       launch(task, application.map, c10::cuda::getCurrentCUDAStream(out.get_device())));
@@ -73,8 +74,8 @@ at::Tensor draw(
   }
   StateSource source = draw_source(generator, input.get_device(), calls);
   source.written = states.mutable_data_ptr<int64_t>();
-  C10_CUDA_CHECK(launch_write_states(
-      source, calls, c10::cuda::getCurrentCUDAStream(input.get_device())));
+  C10_CUDA_CHECK(
+      launch_write_states(source, calls, c10::cuda::getCurrentCUDAStream(input.get_device())));
   return states;
 }
 

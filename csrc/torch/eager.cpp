@@ -49,11 +49,11 @@ Tensor through_dispatcher(
   const Tensor state = rng_state.has_value() ? *rng_state : ops::draw(input, {}, generator);
   const SymStrides strides = symbolic(call.mask_strides);
   return call.inplace ? ops::dropout_(
-                            input, call.p, state, strides, call.mask_base, call.scale,
-                            call.shift, call.fill)
+                            input, call.p, state, strides, call.mask_base, call.scale, call.shift,
+                            call.fill)
                       : ops::dropout(
-                            input, call.p, state, strides, call.mask_base, call.scale,
-                            call.shift, call.fill);
+                            input, call.p, state, strides, call.mask_base, call.scale, call.shift,
+                            call.fill);
 }
 
 Tensor directly(
@@ -78,8 +78,7 @@ Tensor directly(
   {
     const at::AutoDispatchBelowADInplaceOrView below;
     result = call.inplace ? input : empty_output(input);
-    rng_state =
-        apply_call(input, result, call, generator, given_state, static_cast<bool>(node));
+    rng_state = apply_call(input, result, call, generator, given_state, static_cast<bool>(node));
   }
   if (call.inplace && keys.has(c10::DispatchKey::ADInplaceOrView)) {
     torch::autograd::impl::bump_version(result);

@@ -18,7 +18,8 @@ struct MaskIndex {
   int64_t base;
 };
 
-// Are the strides those of a fresh tensor of these sizes, also where a size of 1 leaves them free?
+// Are the strides those of a fresh tensor of these sizes, also where a size of 1 leaves them
+// free?
 bool has_default_strides(const Tensor& tensor) {
   int64_t expected = 1;
   for (int64_t d = tensor.dim() - 1; d >= 0; --d) {
@@ -44,9 +45,7 @@ IndexMap make_index_map(const Tensor& in, const Tensor& out, const MaskIndex& in
     const int64_t mask = index.strides.has_value() ? (*index.strides)[d] : row_major;
     TORCH_CHECK(
         map.push({out.size(d), source.stride(d), out.stride(d), mask}),
-        "dropout: input has more than ",
-        IndexMap::kMaxDims,
-        " dimensions larger than 1");
+        "dropout: input has more than ", IndexMap::kMaxDims, " dimensions larger than 1");
     row_major *= out.size(d);
   }
   map.normalize();
@@ -76,8 +75,7 @@ void apply_unless_trivial(
       out.copy_(in);
     }
   } else {
-    some_dropped(
-        Application{in, out, threshold, coefficients, make_index_map(in, out, index)});
+    some_dropped(Application{in, out, threshold, coefficients, make_index_map(in, out, index)});
   }
 }
 
@@ -126,10 +124,7 @@ void check_mask(
 
 template <class AnyStrides>
 void check(
-    const Tensor& input,
-    double p,
-    const Tensor& rng_state,
-    const AnyStrides& mask_strides) {
+    const Tensor& input, double p, const Tensor& rng_state, const AnyStrides& mask_strides) {
   check_input(input);
   check_mask(p, rng_state, input.sym_sizes(), input.device(), mask_strides);
 }
@@ -198,12 +193,11 @@ Tensor dropout_mask(
     const Tensor& rng_state,
     Strides mask_strides,
     int64_t mask_base) {
-  check_mask(
-      p, rng_state, c10::fromIntArrayRefSlow(size), rng_state.device(), mask_strides);
+  check_mask(p, rng_state, c10::fromIntArrayRefSlow(size), rng_state.device(), mask_strides);
   const Tensor out = at::empty(size, rng_state.options().dtype(at::kBool));
   apply(
-      Tensor(), out, Threshold::from_probability(p), Coefficients{1.0},
-      {mask_strides, mask_base}, rng_state);
+      Tensor(), out, Threshold::from_probability(p), Coefficients{1.0}, {mask_strides, mask_base},
+      rng_state);
   return out;
 }
 

@@ -1,5 +1,5 @@
-// The operators, as functions: device kernels, shapes alone, calls through the dispatcher, and the
-// way in for eager code. Schemas and what the arguments mean: see register.cpp.
+// The operators, as functions: device kernels, shapes alone, calls through the dispatcher, and
+// the way in for eager code. Schemas and what the arguments mean: see register.cpp.
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -126,8 +126,8 @@ Tensor apply_call(
     const std::optional<Tensor>& given_state,
     bool want_state);
 
-// draw, unless rng_state is given, and dropout or dropout_, the cheapest way there is: without the
-// dispatcher where nothing between autograd and the kernel wants to see the call, through it
+// draw, unless rng_state is given, and dropout or dropout_, the cheapest way there is: without
+// the dispatcher where nothing between autograd and the kernel wants to see the call, through it
 // otherwise.
 Tensor dropout_eager(
     Tensor input,

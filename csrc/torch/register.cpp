@@ -24,14 +24,14 @@ namespace {
 namespace py = pybind11;
 
 TORCH_LIBRARY(dropout_ext, m) {
-  // generator -> rng_state, int64 of shape [*batch, 2] on the device of the input: for each of the
-  // batch the (seed, offset) of one call.
+  // generator -> rng_state, int64 of shape [*batch, 2] on the device of the input: for each of
+  // the batch the (seed, offset) of one call.
   m.def(
       "draw(Tensor input, *, SymInt[] batch=[], Generator? generator=None) -> Tensor",
       {at::Tag::nondeterministic_seeded, at::Tag::pt2_compliant_tag});
-  // draw as it stands in graphs, which cannot hold a generator: the number it was registered under
-  // takes its place. `after` is the result of the draw before it and is not looked at; it keeps
-  // compilers from merging the two or changing their order. See dropout_ext/_tracing.py.
+  // draw as it stands in graphs, which cannot hold a generator: the number it was registered
+  // under takes its place. `after` is the result of the draw before it and is not looked at; it
+  // keeps compilers from merging the two or changing their order. See dropout_ext/_tracing.py.
   m.def(
       "draw_traced(Tensor input, *, SymInt[] batch=[], int? generator=None, Tensor? after=None) "
       "-> Tensor",
@@ -65,9 +65,8 @@ TORCH_LIBRARY(dropout_ext, m) {
   }
   // Other layouts come to the same functions, whose checks refuse them by name.
   for (const auto layout :
-       {c10::DispatchKey::SparseCPU, c10::DispatchKey::SparseCUDA,
-        c10::DispatchKey::SparseCsrCPU, c10::DispatchKey::SparseCsrCUDA,
-        c10::DispatchKey::MkldnnCPU}) {
+       {c10::DispatchKey::SparseCPU, c10::DispatchKey::SparseCUDA, c10::DispatchKey::SparseCsrCPU,
+        c10::DispatchKey::SparseCsrCUDA, c10::DispatchKey::MkldnnCPU}) {
     m.impl("draw", torch::dispatch(layout, kernels::draw));
     m.impl("dropout", torch::dispatch(layout, kernels::dropout));
     m.impl("dropout_", torch::dispatch(layout, kernels::dropout_));
@@ -78,8 +77,7 @@ TORCH_LIBRARY(dropout_ext, m) {
   m.impl("dropout_mask", torch::dispatch(c10::DispatchKey::Meta, meta::dropout_mask));
 
   m.impl(
-      "draw_traced",
-      torch::dispatch(c10::DispatchKey::CompositeExplicitAutograd, traced::draw));
+      "draw_traced", torch::dispatch(c10::DispatchKey::CompositeExplicitAutograd, traced::draw));
 
   const auto autograd = c10::DispatchKey::Autograd;
   m.impl("draw", torch::dispatch(autograd, torch::CppFunction::makeFallthrough()));
@@ -89,10 +87,8 @@ TORCH_LIBRARY(dropout_ext, m) {
   m.impl("dropout_mask", torch::dispatch(autograd, torch::CppFunction::makeFallthrough()));
   m.impl(
       "dropout_",
-      torch::dispatch(
-          c10::DispatchKey::ADInplaceOrView, autograd::bump_version_of_dropout_));
-  m.impl(
-      "dropout_", torch::dispatch(c10::DispatchKey::Functionalize, functionalize::dropout_));
+      torch::dispatch(c10::DispatchKey::ADInplaceOrView, autograd::bump_version_of_dropout_));
+  m.impl("dropout_", torch::dispatch(c10::DispatchKey::Functionalize, functionalize::dropout_));
 }
 
 Tensor dropout_from_python(
@@ -142,8 +138,8 @@ py::dict build_facts() {
   py::dict facts;
   facts["torch"] = TORCH_VERSION;
 #if defined(DROPOUT_EXT_CUDA)
-  facts["cuda"] = std::to_string(CUDART_VERSION / 1000) + "." +
-                  std::to_string(CUDART_VERSION % 1000 / 10);
+  facts["cuda"] =
+      std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);
   facts["cuda_archs"] = DROPOUT_EXT_CUDA_ARCHS;
 #else
   facts["cuda"] = py::none();

@@ -25,7 +25,8 @@ at::Generator registered(int64_t number) {
   TORCH_CHECK(
       number >= 0 && number < static_cast<int64_t>(generators.size()),
       "dropout: this graph was traced with a torch.Generator, of which it holds the number ",
-      number, " only; a graph that is loaded in another process can draw from the default "
+      number,
+      " only; a graph that is loaded in another process can draw from the default "
       "generator alone. Trace it without generator=, or give it an rng_state as input");
   return generators[static_cast<size_t>(number)];
 }

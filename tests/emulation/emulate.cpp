@@ -57,18 +57,13 @@ int emulate(
   }
   map.normalize();
   return dropout::cuda::launch(
-      {in, out, static_cast<ScalarType>(dtype),
-       make_source(state, intragraph, capture, written), Threshold::from_probability(p),
-       Coefficients{scale, shift, fill}},
+      {in, out, static_cast<ScalarType>(dtype), make_source(state, intragraph, capture, written),
+       Threshold::from_probability(p), Coefficients{scale, shift, fill}},
       map, nullptr);
 }
 
 int emulate_write_states(
-    const int64_t* state,
-    int64_t intragraph,
-    int capture,
-    int64_t count,
-    int64_t* written) {
+    const int64_t* state, int64_t intragraph, int capture, int64_t count, int64_t* written) {
   return dropout::cuda::launch_write_states(
       make_source(state, intragraph, capture, written), count, nullptr);
 }

@@ -94,8 +94,7 @@ inline __m128i round_to_bfloat16(__m256 x) {
   const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
   const __m256i rounded = _mm256_srli_epi32(
       _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
-  return _mm_packus_epi32(
-      _mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
+  return _mm_packus_epi32(_mm256_castsi256_si128(rounded), _mm256_extracti128_si256(rounded, 1));
 }
 
 struct VectorBase {
@@ -138,8 +137,7 @@ struct Vector<BFloat16> : VectorBase {
   template <bool kStream, class Rule>
   static void apply(const BFloat16* x, BFloat16* y, uint64_t bits, const Rule& rule) {
     const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(x));
-    const __m256 wide =
-        _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16));
+    const __m256 wide = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16));
     store<kStream>(y, round_to_bfloat16(apply_rule(wide, bits, rule)));
   }
 };
@@ -149,8 +147,7 @@ struct Vector<Float16> : VectorBase {
   template <bool kStream, class Rule>
   static void apply(const Float16* x, Float16* y, uint64_t bits, const Rule& rule) {
     const __m256 wide = _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)));
-    store<kStream>(
-        y, _mm256_cvtps_ph(apply_rule(wide, bits, rule), _MM_FROUND_TO_NEAREST_INT));
+    store<kStream>(y, _mm256_cvtps_ph(apply_rule(wide, bits, rule), _MM_FROUND_TO_NEAREST_INT));
   }
 };
 
@@ -170,11 +167,11 @@ struct Vector<bool> : VectorBase {
 
   template <bool kStream>
   static void apply(const bool*, bool* y, uint64_t bits, const Mask&) {
-    const __m256i byte_of_lane = _mm256_setr_epi64x(
-        0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i byte_of_lane =
+        _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
     const __m256i bit_of_lane = _mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201));
-    const __m256i spread = _mm256_shuffle_epi8(
-        _mm256_set1_epi32(static_cast<int32_t>(bits)), byte_of_lane);
+    const __m256i spread =
+        _mm256_shuffle_epi8(_mm256_set1_epi32(static_cast<int32_t>(bits)), byte_of_lane);
     const __m256i keep = _mm256_cmpeq_epi8(_mm256_and_si256(spread, bit_of_lane), bit_of_lane);
     store<kStream>(y, _mm256_and_si256(keep, _mm256_set1_epi8(1)));
   }

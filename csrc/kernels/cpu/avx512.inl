@@ -17,8 +17,7 @@ struct Isa {
 
   // The unpacks of `compare` take the lanes in turn from the even and the odd ones.
   static __m512i block_low(uint32_t first) {
-    return _mm512_or_si512(
-        Lanes::broadcast(first), _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
+    return _mm512_or_si512(Lanes::broadcast(first), _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7));
   }
 
   template <class Words>
@@ -27,7 +26,7 @@ struct Isa {
         _mm512_mask_blend_epi32(0xaaaa, words.w0[v], _mm512_slli_epi64(words.w1[v], 32));
     const __m512i second_half =
         _mm512_mask_blend_epi32(0xaaaa, words.w2[v], _mm512_slli_epi64(words.w3[v], 32));
-    const __m512i low = _mm512_unpacklo_epi64(first_half, second_half);    // blocks 0 ... 3
+    const __m512i low = _mm512_unpacklo_epi64(first_half, second_half);   // blocks 0 ... 3
     const __m512i high = _mm512_unpackhi_epi64(first_half, second_half);  // blocks 4 ... 7
     const __m512i hi = _mm512_set1_epi16(static_cast<int16_t>(threshold_hi));
     return {
@@ -49,8 +48,7 @@ __m512 kept_value(__m512 x, const Scale<T>& rule) {
 
 template <class T>
 __m512 kept_value(__m512 x, const ScaleShift<T>& rule) {
-  return _mm512_add_ps(
-      _mm512_mul_ps(x, _mm512_set1_ps(rule.scale)), _mm512_set1_ps(rule.shift));
+  return _mm512_add_ps(_mm512_mul_ps(x, _mm512_set1_ps(rule.scale)), _mm512_set1_ps(rule.shift));
 }
 
 inline __m512d kept_value(__m512d x, const Scale<double>& rule) {
@@ -58,8 +56,7 @@ inline __m512d kept_value(__m512d x, const Scale<double>& rule) {
 }
 
 inline __m512d kept_value(__m512d x, const ScaleShift<double>& rule) {
-  return _mm512_add_pd(
-      _mm512_mul_pd(x, _mm512_set1_pd(rule.scale)), _mm512_set1_pd(rule.shift));
+  return _mm512_add_pd(_mm512_mul_pd(x, _mm512_set1_pd(rule.scale)), _mm512_set1_pd(rule.shift));
 }
 
 // The lanes whose bit is set, and what the rule drops the others to.
@@ -131,8 +128,7 @@ struct Vector<BFloat16> : VectorBase {
   static void apply(const BFloat16* x, BFloat16* y, uint64_t bits, const Rule& rule) {
     const __m512i packed = _mm512_loadu_si512(x);
     const __m512i even = kept_rounded(_mm512_slli_epi32(packed, 16), rule);
-    const __m512i odd =
-        kept_rounded(_mm512_and_si512(packed, _mm512_set1_epi32(~0xffff)), rule);
+    const __m512i odd = kept_rounded(_mm512_and_si512(packed, _mm512_set1_epi32(~0xffff)), rule);
     const __m512i both = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(even, 16), odd);
     store<kStream>(y, select(bits, both, rule));
   }
@@ -162,8 +158,7 @@ struct Vector<Float16> : VectorBase {
  private:
   template <class Rule>
   static __m256i kept(const Float16* x, const Rule& rule) {
-    const __m512 wide =
-        _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)));
+    const __m512 wide = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x)));
     return _mm512_cvtps_ph(kept_value(wide, rule), _MM_FROUND_TO_NEAREST_INT);
   }
 };

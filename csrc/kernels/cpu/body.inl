@@ -117,10 +117,7 @@ class KeepBits {
 
 template <bool kStream = false, class Rule, class T>
 inline __attribute__((always_inline)) void apply_word(
-    const T* x,
-    T* y,
-    uint64_t keep,
-    const Rule& rule) {
+    const T* x, T* y, uint64_t keep, const Rule& rule) {
   constexpr int kLanes = Vector<T>::kLanes;
   for (int j = 0; j < kWord; j += kLanes) {
     Vector<T>::template apply<kStream>(x + j, y + j, keep >> j, rule);
@@ -130,11 +127,7 @@ inline __attribute__((always_inline)) void apply_word(
 // Less than kWord elements.
 template <class Rule, class T>
 __attribute__((noinline)) void apply_part(
-    const T* x,
-    T* y,
-    int64_t n,
-    uint64_t keep,
-    const Rule& rule) {
+    const T* x, T* y, int64_t n, uint64_t keep, const Rule& rule) {
   constexpr int kLanes = Vector<T>::kLanes;
   int64_t j = 0;
   for (; j + kLanes <= n; j += kLanes) {
@@ -147,12 +140,7 @@ __attribute__((noinline)) void apply_part(
 
 // n elements that are dense on both sides.
 template <class Rule, class T>
-inline void apply_dense(
-    const T* x,
-    T* y,
-    int64_t n,
-    const uint64_t* words,
-    const Rule& rule) {
+inline void apply_dense(const T* x, T* y, int64_t n, const uint64_t* words, const Rule& rule) {
   int64_t k = 0;
   for (; k + kWord <= n; k += kWord) {
     apply_word(x + k, y + k, words[k / kWord], rule);
@@ -276,6 +264,10 @@ class Worker {
       filled_first_ = first;
       filled_n_ = n;
     }
+    if (plan_.row.mask == 0 && plan_.row.out == 1 && words_[0] == 0) {
+      std::fill_n(y, n, rule_(T{}, false));  // a row that is dropped whole need not be read
+      return;
+    }
     apply_row(x, plan_.row.in, y, plan_.row.out, n, words_, rule_);
   }
 
@@ -296,7 +288,8 @@ class Worker {
     const int64_t rows = piece_length(plan_.run, plan_.run_loop, plan_.run_piece);
     const int64_t run_words = (rows + kWord - 1) / kWord;
     const int64_t row_words = (columns + kWord - 1) / kWord;
-    const int64_t runs = plan_.row.mask == 0 ? 1 : columns;  // what shares its decisions is copied
+    const int64_t runs =
+        plan_.row.mask == 0 ? 1 : columns;  // what shares its decisions is copied
     bits_.fill_runs(first, plan_.row.mask, runs, rows, run_words, raw_, runs_);
     BitWriter writer(words_);
     for (int64_t k = 0; k < run_words; ++k) {
@@ -360,9 +353,9 @@ class Worker {
   }
 
   static constexpr int64_t kTileWords =
-      std::max(kAlignedTileColumns * kAlignedTileRun, kTileColumns * kTileRun) / kWord;
+      std::max(kAlignedTileColumns * kAlignedTileRun, kTileColumns* kTileRun) / kWord;
   static constexpr int64_t kRawWords =
-      std::max(kAlignedTileColumns, kTileColumns * (kTileRun / kWord + 1));
+      std::max(kAlignedTileColumns, kTileColumns*(kTileRun / kWord + 1));
 
   const Plan& plan_;
   const T* in_;

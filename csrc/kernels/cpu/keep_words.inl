@@ -59,8 +59,7 @@ class KeepWords {
     for (int v = 0; v < kVectors; ++v) {
       const int block = v * Isa::kBlocks;
       counters.low[v] = Isa::block_low(
-          static_cast<uint32_t>(groups[block / kWordBlocks] * kWordBlocks) +
-          block % kWordBlocks);
+          static_cast<uint32_t>(groups[block / kWordBlocks] * kWordBlocks) + block % kWordBlocks);
     }
     const auto words = philox_.generate(counters);
     Batch keep{};

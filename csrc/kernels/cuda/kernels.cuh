@@ -115,8 +115,7 @@ __global__ void __launch_bounds__(kThreads) dropout_rows(
   constexpr int kAccesses = kBlock / V;
   const RngState state = load_state(source);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int64_t first_warp =
-      (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kWarp;
+  const int64_t first_warp = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kWarp;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * (kThreads / kWarp);
   for (int64_t unit = first_warp; unit < rows.tiles; unit += warps) {
     Start start{0, 0, rows.base};
@@ -146,8 +145,7 @@ __global__ void __launch_bounds__(kThreads) dropout_rows(
     for (int j = 0; j < kAccesses; ++j) {
       const int position = (j * kWarp + lane) * V;
       const uint32_t keep =
-          V == kBlock ? own_keep
-                      : from_lane(own_keep, position / kBlock) >> (position % kBlock);
+          V == kBlock ? own_keep : from_lane(own_keep, position / kBlock) >> (position % kBlock);
       const int64_t e = origin + position;
       T* to = y + start.out + e * rows.row.out;
 #pragma unroll
@@ -169,11 +167,8 @@ __global__ void __launch_bounds__(kThreads) dropout_rows(
 }
 
 // Keep bits of kRun mask indices that are 0 or 1 apart.
-__device__ __forceinline__ uint32_t keep_run(
-    RngState state,
-    uint64_t first,
-    int64_t stride,
-    Threshold threshold) {
+__device__ __forceinline__ uint32_t
+keep_run(RngState state, uint64_t first, int64_t stride, Threshold threshold) {
   const uint64_t block = first / kBlock;
   const int shift = static_cast<int>(first % kBlock);
   uint32_t bits = keep_block(state, block, threshold);
@@ -227,8 +222,7 @@ __global__ void __launch_bounds__(kThreads) dropout_strided(
 #pragma unroll
     for (int r = 0; r < kRun; ++r) {
       if (r < count) {
-        values[r] =
-            *reinterpret_cast<const Pack<T, W>*>(x + start.in + r * strided.run.in);
+        values[r] = *reinterpret_cast<const Pack<T, W>*>(x + start.in + r * strided.run.in);
       }
     }
     uint32_t keep[W];

@@ -81,10 +81,7 @@ struct Pointers {
 
 template <class Rule>
 cudaError_t launch_rows(
-    const Task& task,
-    const IndexMap& map,
-    const Rule& rule,
-    cudaStream_t stream) {
+    const Task& task, const IndexMap& map, const Rule& rule, cudaStream_t stream) {
   using T = typename Rule::Element;
   constexpr int kWidth =
       static_cast<int>(std::min<int64_t>(kBlock, kMaxAccessBytes / int64_t{sizeof(T)}));
@@ -99,9 +96,9 @@ cudaError_t launch_rows(
   rows.tiles = rows.tiles_per_row * product(rows.outer);
   const bool single = rows.outer.ndim == 0;
   const bool wide = wide_accesses(task, map, 0, sizeof(T), kWidth, /*split_blocks=*/false);
-  const auto kernel = wide ? (single ? dropout_rows<Rule, kWidth, true>
-                                     : dropout_rows<Rule, kWidth, false>)
-                           : (single ? dropout_rows<Rule, 1, true> : dropout_rows<Rule, 1, false>);
+  const auto kernel =
+      wide ? (single ? dropout_rows<Rule, kWidth, true> : dropout_rows<Rule, kWidth, false>)
+           : (single ? dropout_rows<Rule, 1, true> : dropout_rows<Rule, 1, false>);
   const Pointers<T> pointers(task);
   return start(
       kernel, grid(rows.tiles, kThreads / kWarp), kThreads, stream, pointers.in, pointers.out,
@@ -110,10 +107,7 @@ cudaError_t launch_rows(
 
 template <class Rule>
 cudaError_t launch_strided(
-    const Task& task,
-    const IndexMap& map,
-    const Rule& rule,
-    cudaStream_t stream) {
+    const Task& task, const IndexMap& map, const Rule& rule, cudaStream_t stream) {
   using T = typename Rule::Element;
   // Narrower than elsewhere, as each neighbour needs decisions of its own.
   constexpr int kWidth = static_cast<int>(std::min<int64_t>(4, 8 / int64_t{sizeof(T)}));
@@ -125,17 +119,16 @@ cudaError_t launch_strided(
   strided.run = run_dim < 0 ? kNone : map.dims[run_dim];
   strided.base = map.base;
   strided.outer = outer_dims(map, run_dim, lane_dim);
-  const bool wide =
-      lane_dim >= 0 && strided.lanes.size % kWidth == 0 &&
-      wide_accesses(task, map, lane_dim, sizeof(T), kWidth, /*split_blocks=*/true);
+  const bool wide = lane_dim >= 0 && strided.lanes.size % kWidth == 0 &&
+                    wide_accesses(task, map, lane_dim, sizeof(T), kWidth, /*split_blocks=*/true);
   strided.packs = wide ? strided.lanes.size / kWidth : strided.lanes.size;
   strided.runs_per_dim = divide_up(strided.run.size, kRun);
   strided.units = strided.packs * strided.runs_per_dim * product(strided.outer);
   const auto kernel = wide ? dropout_strided<Rule, kWidth> : dropout_strided<Rule, 1>;
   const Pointers<T> pointers(task);
   return start(
-      kernel, grid(strided.units, kThreads), kThreads, stream, pointers.in, pointers.out,
-      strided, task.source, task.threshold, rule);
+      kernel, grid(strided.units, kThreads), kThreads, stream, pointers.in, pointers.out, strided,
+      task.source, task.threshold, rule);
 }
 
 }  // namespace
