@@ -10,6 +10,8 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -264,3 +266,16 @@ def test_repr_of_what_torch_does_not_have() -> None:
     expected = "Dropout(p=0.1, inplace=False, broadcast_dims=(-2,), mode=downscale_in_infer)"
     assert repr(module) == expected
     assert dropout_ext.Dropout(broadcast_dims=[0, 1]).broadcast_dims == (0, 1)
+
+
+def test_import_is_cheap() -> None:
+    """Neither the compiler nor distributed tensors are imported for the sake of a module."""
+    code = (
+        "import sys, torch; before = set(sys.modules); import dropout_ext;"
+        "print([m for m in set(sys.modules) - before"
+        " if m.startswith(('torch._dynamo', 'torch.distributed', 'torch._inductor'))])"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.strip() == "[]"

@@ -1,6 +1,5 @@
 """Dropout for self-normalizing networks."""
 
-import torch
 from torch import Generator, Tensor
 
 from dropout_ext import _C
@@ -74,9 +73,12 @@ def feature_alpha_dropout(
     return apply_to_channels(input, p, inplace, generator, rng_state, _alpha(float(p)))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _coefficients(p: float) -> tuple[float, float, float]:
     return _C.alpha_coefficients(p)
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler for it.
+_coefficients._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _alpha(p: float) -> Kept:
