@@ -17,7 +17,7 @@ from dropout_ext._info import build_info  # noqa: E402
 from dropout_ext._rng_state import rng_state  # noqa: E402
 from dropout_ext.modules import Dropout  # noqa: E402
 
-_library = torch.library.Library("dropout_ext", "IMPL")
+_library = torch.library.Library("dropout_ext", "IMPL")  # type: ignore[no-untyped-call]
 _vmap.register(_library)
 _tracing.register(_library)
 __version__ = _build.VERSION

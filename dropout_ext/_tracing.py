@@ -62,7 +62,7 @@ def _record(
         kwargs["generator"] = _C.register_generator(kwargs["generator"])
     graph = mode.tracer.graph
     kwargs["after"] = _last_draws.get(graph)
-    states = mode.__torch_dispatch__(_draw_traced.default, types, args, kwargs)
+    states: Any = mode.__torch_dispatch__(_draw_traced.default, types, args, kwargs)
     _last_draws[graph] = states
     node = next(reversed(graph.nodes))
     assert node.target is _draw_traced.default, node

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import _add_batch_dim
-from torch._functorch.autograd_function import unwrap_batched
+from torch._functorch.autograd_function import unwrap_batched  # type: ignore[attr-defined]
 from torch._functorch.pyfunctorch import (
     VmapInterpreter,
     retrieve_current_functorch_interpreter,
@@ -41,7 +41,8 @@ def _draw(op: Any, input: Tensor, *, batch: tuple[int, ...] = (), **source: Any)
 
 
 def _row_major(shape: torch.Size) -> list[int]:
-    strides, stride = [], 1
+    strides: list[int] = []
+    stride = 1
     for size in reversed(shape):
         strides.append(stride)
         stride *= size
@@ -58,9 +59,9 @@ def _dropout_arguments(
     """The arguments for the whole batch, and the batch dimension of the input among them."""
     input_dim, _, state_dim = in_dims[:3]
     if state_dim is None and rng_state.dim() == 1:
-        strides = list(mask_strides or _row_major(_without(input.shape, input_dim)))
-        strides.insert(input_dim, 0)  # the samples share their decisions
-        return input, rng_state, strides, input_dim
+        shared = list(mask_strides or _row_major(_without(input.shape, input_dim)))
+        shared.insert(input_dim, 0)  # the samples share their decisions
+        return input, rng_state, shared, input_dim
     states = _leading(rng_state, state_dim, info.batch_size)
     strides = None if mask_strides is None else [0, *mask_strides]
     return _leading(input, input_dim, info.batch_size), states, strides, 0
@@ -129,7 +130,8 @@ def register(library: torch.library.Library) -> None:
     # Random operators get a rule for the mode, not for batched tensors: an input that is the same
     # for all samples still gives each of them a mask of its own.
     for op in (_ops.draw, _ops.draw_traced):
-        library.impl(op.__name__, functools.partial(_draw, op), "FuncTorchVmapMode")
+        rule = functools.partial(_draw, op)
+        library.impl(op.__name__, rule, "FuncTorchVmapMode")  # type: ignore[no-untyped-call]
     torch.library.register_vmap("dropout_ext::dropout", _dropout, lib=library)
     torch.library.register_vmap("dropout_ext::dropout_", _dropout_, lib=library)
     torch.library.register_vmap("dropout_ext::dropout_mask", _dropout_mask, lib=library)

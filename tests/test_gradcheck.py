@@ -81,9 +81,7 @@ def test_gradcheck_fast_mode(rng_tensor: torch.Tensor, batched: bool) -> None:
         return F.dropout(x.sin(), 0.3, rng_state=rng_tensor)
 
     x = double(rng_tensor.device, 40, 50)
-    assert gradcheck(
-        f, x, fast_mode=True, check_forward_ad=True, check_batched_grad=batched
-    )
+    assert gradcheck(f, x, fast_mode=True, check_forward_ad=True, check_batched_grad=batched)
     assert gradgradcheck(f, x, fast_mode=True, check_batched_grad=batched)
 
 

@@ -97,8 +97,7 @@ def test_schemas() -> None:
         "dropout_ext::draw_traced(Tensor input, *, SymInt[] batch=[], int? generator=None, "
         "Tensor? after=None) -> Tensor",
         f"dropout_ext::dropout(Tensor input, float p, Tensor rng_state{linear}) -> Tensor",
-        f"dropout_ext::dropout_(Tensor(a!) input, float p, Tensor rng_state{linear}) "
-        "-> Tensor(a!)",
+        f"dropout_ext::dropout_(Tensor(a!) input, float p, Tensor rng_state{linear}) -> Tensor(a!)",
         f"dropout_ext::dropout_mask(SymInt[] size, float p, Tensor rng_state{tail}) -> Tensor",
     }
 

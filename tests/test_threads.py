@@ -27,7 +27,7 @@ def test_threads_share_a_generator(device: torch.device) -> None:
     def work() -> None:
         barrier.wait()
         for _ in range(CALLS):
-            found.append(tuple(ops.draw(x, generator=generator).tolist()))  # noqa: PERF401
+            found.append(tuple(ops.draw(x, generator=generator).tolist()))
 
     threads = [threading.Thread(target=work) for _ in range(THREADS)]
     for thread in threads:
@@ -35,9 +35,7 @@ def test_threads_share_a_generator(device: torch.device) -> None:
     for thread in threads:
         thread.join()
     generator.manual_seed(6)
-    alone = [
-        tuple(ops.draw(x, generator=generator).tolist()) for _ in range(THREADS * CALLS)
-    ]
+    alone = [tuple(ops.draw(x, generator=generator).tolist()) for _ in range(THREADS * CALLS)]
     assert len(set(found)) == THREADS * CALLS
     assert sorted(found) == sorted(alone)
 
