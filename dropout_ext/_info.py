@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dropout_ext import _build, _C
+from dropout_ext import _C, _build
 
 
 def build_info() -> dict[str, Any]:

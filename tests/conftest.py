@@ -35,6 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "error")
     # Raised by parts of torch that import each other, on the first use of forward-mode AD.
     config.addinivalue_line("filterwarnings", "ignore:`torch.jit:DeprecationWarning")
+    config.addinivalue_line("filterwarnings", "ignore:`torch.jit:FutureWarning")
+    # Dynamo and opcheck ask every tensor that they meet whether it has a gradient.
+    config.addinivalue_line("filterwarnings", "ignore:The .grad attribute of a Tensor")
 
 
 # Skips, and whether.

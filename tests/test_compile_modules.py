@@ -21,10 +21,6 @@ import dropout_ext
 from dropout_ext import functional as F
 
 
-# Dynamo asks every tensor that it meets whether it has a gradient.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-
-
 @pytest.fixture(autouse=True)
 def fresh_dynamo() -> Iterator[None]:
     torch._dynamo.reset()

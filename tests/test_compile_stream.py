@@ -129,9 +129,7 @@ def test_stream_of_inductor(device: torch.device) -> None:
 
 @pytest.mark.parametrize("function", [two_of_one_tensor, chain, checkpointed])
 @pytest.mark.parametrize("budget", [0.9, 0.5, 0.2, 0.05, 1e-3, 0.0])
-def test_stream_at_memory_budgets(
-    device: torch.device, function: Function, budget: float
-) -> None:
+def test_stream_at_memory_budgets(device: torch.device, function: Function, budget: float) -> None:
     """At exactly 0 torch repeats each of its own random operators with another draw
     (pytorch#190717); ours keeps 16 bytes even there."""
     assert_streams_agree(function, device, "aot_eager_decomp_partition", budget)
@@ -193,7 +191,7 @@ def test_checkpoint_with_a_generator(device: torch.device) -> None:
 
 def test_aot_function_of_eager_code(device: torch.device) -> None:
     """Graphs that are not Dynamo's obey the same rules."""
-    from functorch.compile import aot_function, nop, min_cut_rematerialization_partition
+    from functorch.compile import aot_function, min_cut_rematerialization_partition, nop
 
     def f(x: torch.Tensor) -> torch.Tensor:
         return two_of_one_tensor(x)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from compare import assert_bits, expected_dropout, state
 
+import dropout_ext
 from dropout_ext import functional as F
 
 pytestmark = pytest.mark.needs_cuda
@@ -105,3 +106,45 @@ def test_graph_of_two_layers() -> None:
     graph.replay()
     torch.cuda.synchronize()
     assert not any(torch.equal(out, old) for out in outs for old in first)
+
+
+def test_replays_leave_the_generator_where_eager_does() -> None:
+    x, out = torch.ones(5000, device="cuda"), torch.empty(5000, device="cuda")
+    graph = capture(lambda: out.copy_(F.dropout(x, 0.5)))
+    torch.manual_seed(7)
+    for _ in range(5):
+        graph.replay()
+    after = F.dropout(x, 0.5)
+    torch.manual_seed(7)
+    for _ in range(5):
+        F.dropout(x, 0.5)
+    assert torch.equal(F.dropout(x, 0.5), after)
+
+
+def trained(function: Callable[[torch.Tensor], torch.Tensor], count: int) -> list[torch.Tensor]:
+    torch.manual_seed(13)
+    found = []
+    for _ in range(count):
+        x = torch.ones(64, 32, device="cuda", requires_grad=True)
+        y = function(x)
+        (gradient,) = torch.autograd.grad(y, x, torch.ones_like(y))
+        found += [y.detach().clone(), gradient.clone()]
+    return found
+
+
+def test_make_graphed_callables() -> None:
+    layers = torch.nn.Sequential(dropout_ext.Dropout(0.5), dropout_ext.Dropout(0.2)).cuda()
+    expected = trained(layers, 4)
+    sample = torch.ones(64, 32, device="cuda", requires_grad=True)
+    graphed = torch.cuda.make_graphed_callables(layers, (sample,))
+    for found, eager in zip(trained(graphed, 4), expected, strict=True):
+        assert torch.equal(found, eager)
+
+
+def test_reduce_overhead() -> None:
+    """compile(mode="reduce-overhead"): warm-up, recording and replays all draw as eager does."""
+    layers = torch.nn.Sequential(dropout_ext.Dropout(0.5), dropout_ext.Dropout(0.2)).cuda()
+    expected = trained(layers, 6)
+    compiled = torch.compile(layers, fullgraph=True, mode="reduce-overhead")
+    for found, eager in zip(trained(compiled, 6), expected, strict=True):
+        assert torch.equal(found, eager)

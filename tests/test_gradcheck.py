@@ -73,3 +73,24 @@ def test_gradcheck_of_the_op_with_a_map(rng_tensor: torch.Tensor) -> None:
     for function in (f, f_inplace):
         assert gradcheck(function, x, check_forward_ad=True)
         assert gradgradcheck(function, x, check_fwd_over_rev=True)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_gradcheck_fast_mode(rng_tensor: torch.Tensor, batched: bool) -> None:
+    def f(x: torch.Tensor) -> torch.Tensor:
+        return F.dropout(x.sin(), 0.3, rng_state=rng_tensor)
+
+    x = double(rng_tensor.device, 40, 50)
+    assert gradcheck(f, x, fast_mode=True, check_forward_ad=True, check_batched_grad=batched)
+    assert gradgradcheck(f, x, fast_mode=True, check_batched_grad=batched)
+
+
+def test_gradcheck_with_a_state_for_each_sample(rng_tensor: torch.Tensor) -> None:
+    states = torch.stack([rng_tensor, rng_tensor + 2, rng_tensor + 5])
+    x = double(rng_tensor.device, 3, 5)
+
+    def f(x: torch.Tensor) -> Any:
+        return ops.dropout(x, 0.3, states)
+
+    assert gradcheck(f, x, check_forward_ad=True, check_batched_forward_grad=True)
+    assert gradgradcheck(f, x, check_fwd_over_rev=True)

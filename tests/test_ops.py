@@ -17,6 +17,7 @@ from torch.library import opcheck
 from dropout_ext import functional as F
 
 ops = torch.ops.dropout_ext
+OPS = ("draw", "draw_traced", "dropout", "dropout_", "dropout_mask")
 DTYPES = [torch.float32, torch.bfloat16]
 # That one looks at the gradients of its arguments, which only leaves have.
 ALL_BUT_AOT = ("test_schema", "test_autograd_registration", "test_faketensor")
@@ -72,33 +73,40 @@ def test_opcheck_draw(device: torch.device, dtype: torch.dtype) -> None:
     opcheck(ops.draw.default, (torch.ones(3, dtype=dtype, device=device),))
 
 
+@pytest.mark.parametrize("kwargs", [{}, {"batch": [3, 2]}])
+def test_opcheck_draw_traced(device: torch.device, kwargs: dict[str, Any]) -> None:
+    x = torch.ones(3, device=device)
+    opcheck(ops.draw_traced.default, (x,), kwargs)
+    opcheck(ops.draw_traced.default, (x,), {**kwargs, "after": ops.draw(x)})
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("grad", [False, True])
+def test_opcheck_dropout_of_a_batch(device: torch.device, dtype: torch.dtype, grad: bool) -> None:
+    """A state for each sample; what vmap calls."""
+    x = torch.randn(3, 6, 7, dtype=dtype, device=device).requires_grad_(grad)
+    opcheck(ops.dropout.default, (x, 0.4, ops.draw(x, batch=[3])))
+
+
 def test_schemas() -> None:
-    """Names and order of the arguments are an interface; further ones come at the end."""
-    pure = ["input", "p", "rng_state", "mask_strides", "mask_base"]
-    expected = {
-        "draw": ["input", "generator"],
-        "dropout": pure,
-        "dropout_": pure,
-        "dropout_mask": ["size", *pure[1:]],
+    tail = ", *, SymInt[]? mask_strides=None, SymInt mask_base=0"
+    linear = f"{tail}, float? scale=None, float shift=0., float fill=0."
+    assert {str(getattr(ops, name).default._schema) for name in OPS} == {
+        "dropout_ext::draw(Tensor input, *, SymInt[] batch=[], Generator? generator=None) "
+        "-> Tensor",
+        "dropout_ext::draw_traced(Tensor input, *, SymInt[] batch=[], int? generator=None, "
+        "Tensor? after=None) -> Tensor",
+        f"dropout_ext::dropout(Tensor input, float p, Tensor rng_state{linear}) -> Tensor",
+        f"dropout_ext::dropout_(Tensor(a!) input, float p, Tensor rng_state{linear}) -> Tensor(a!)",
+        f"dropout_ext::dropout_mask(SymInt[] size, float p, Tensor rng_state{tail}) -> Tensor",
     }
-    for name, arguments in expected.items():
-        schema = getattr(ops, name).default._schema
-        found = [argument.name for argument in schema.arguments if argument.name in arguments]
-        assert found == arguments
-        assert all(
-            argument.has_default_value()
-            for argument in schema.arguments
-            if argument.kwarg_only or argument.name not in arguments
-        )
-        assert len(schema.returns) == 1
-        written = [a.name for a in schema.arguments if a.alias_info is not None]
-        assert written == (["input"] if name == "dropout_" else [])
 
 
 def test_only_the_draw_is_random() -> None:
     """A compiler may compute a pure op again; it must not do so with the draw."""
     random = torch.Tag.nondeterministic_seeded
     assert random in ops.draw.default.tags
+    assert random in ops.draw_traced.default.tags
     for op in (ops.dropout.default, ops.dropout_.default, ops.dropout_mask.default):
         assert random not in op.tags
 

@@ -173,3 +173,71 @@ def test_batched_backward(device: torch.device) -> None:
     y = drop(x)
     (rows,) = torch.autograd.grad(y, x, torch.eye(30, device=device), is_grads_batched=True)
     assert torch.equal(rows, torch.diag(y.detach()))
+
+
+@pytest.mark.parametrize("in_dim", [0, 1, 2, -1])
+def test_vmap_different_is_a_loop(device: torch.device, in_dim: int) -> None:
+    """The masks, and the generator afterwards, are those of a loop over the samples."""
+    batch = torch.ones(5, 5, 5, device=device)
+    torch.manual_seed(3)
+    found = vmap(F.dropout, in_dim, in_dim, randomness="different")(batch)
+    after = torch.rand(2)
+    torch.manual_seed(3)
+    alone = torch.stack([F.dropout(sample) for sample in batch.unbind(in_dim)], in_dim)
+    assert torch.equal(found, alone)
+    if device.type == "cpu":
+        assert torch.equal(after, torch.rand(2))
+
+
+def test_vmap_different_over_an_input_that_is_shared(device: torch.device) -> None:
+    x, batch = torch.ones(200, device=device), torch.ones(3, device=device)
+    y = vmap(lambda _: F.dropout(x), randomness="different")(batch)
+    assert not torch.equal(y[0], y[1])
+    same = vmap(lambda _: F.dropout(x), randomness="same")(batch)
+    assert torch.equal(same[0], same[1])
+
+
+@pytest.mark.parametrize("outer", ["same", "different"])
+@pytest.mark.parametrize("inner", ["same", "different"])
+def test_nested_randomness(device: torch.device, outer: str, inner: str) -> None:
+    """Each level decides for its own dimension."""
+    y = vmap(vmap(F.dropout, randomness=inner), randomness=outer)(
+        torch.ones(3, 4, 100, device=device)
+    )
+    assert torch.equal(y[0, 0], y[1, 0]) == (outer == "same")
+    assert torch.equal(y[0, 0], y[0, 1]) == (inner == "same")
+
+
+def test_per_sample_gradients_of_drawn_masks(device: torch.device) -> None:
+    """Each sample's gradient has the mask of its own forward pass."""
+    weight, batch = torch.ones(200, device=device), torch.ones(4, 200, device=device)
+
+    def loss(w: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        y = F.dropout(w * x, 0.5)
+        return y.sum(), y
+
+    found, y = vmap(grad(loss, has_aux=True), (None, 0), randomness="different")(weight, batch)
+    assert torch.equal(found, y)
+    assert not torch.equal(found[0], found[1])
+
+
+def test_same_is_not_materialised(device: torch.device) -> None:
+    """One state of 16 bytes serves the whole batch."""
+    states: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        states.append(tensor)
+        return tensor
+
+    x = torch.ones(50, 100, device=device, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        vmap(F.dropout, randomness="same")(x).sum().backward()
+    assert sum(tensor.nbytes for tensor in states) == 16
+
+
+def test_vmap_with_a_generator(device: torch.device) -> None:
+    batch = torch.ones(3, 100, device=device)
+    ours, theirs = (torch.Generator(device).manual_seed(5) for _ in range(2))
+    found = vmap(lambda t: F.dropout(t, generator=ours), randomness="different")(batch)
+    alone = torch.stack([F.dropout(sample, generator=theirs) for sample in batch])
+    assert torch.equal(found, alone)
