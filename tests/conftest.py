@@ -16,7 +16,6 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -168,15 +167,14 @@ def set_threads() -> Iterator[Callable[[int], None]]:
 def _global_state() -> Iterator[None]:
     """Every test begins with the same seeds and leaves no trace."""
     torch_state, python_state = torch.get_rng_state(), random.getstate()
-    numpy_state = np.random.get_state()
     settings = _settings()
-    torch.manual_seed(20260101)
+    torch.default_generator.manual_seed(20260101)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(20260101)
     random.seed(20260101)
-    np.random.seed(20260101)
     yield
     torch.set_rng_state(torch_state)
     random.setstate(python_state)
-    np.random.set_state(numpy_state)
     assert _settings() == settings, "the test changed a global setting"
 
 

@@ -33,7 +33,7 @@ def test_output(
     backend: torch.device, dtype: torch.dtype, coefficients: tuple[float, float, float]
 ) -> None:
     scale, shift, fill = coefficients
-    for size in (1, 7, 8, 63, 64, 65, 2049, 33_000):
+    for size in (7, 65, 33_000):
         for p in (0.3, 1e-12, 1.0):
             x = random_bits((size,), dtype).to(backend)
             keep = reference.mask((size,), p, *RNG_STATE)

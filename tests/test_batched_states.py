@@ -33,19 +33,19 @@ def states(batch: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, 
 @pytest.mark.parametrize("inplace", [False, True])
 def test_each_sample_has_its_state(
     backend: torch.device,
-    dtype: torch.dtype,
     batch: tuple[int, ...],
     sample: tuple[int, ...],
     inplace: bool,
 ) -> None:
     stacked, numbers = states(batch, backend)
-    x = random_bits((*batch, *sample), dtype).to(backend)
-    flat = x.clone().view(-1, *sample) if numbers else x
-    y = F.dropout(x, 0.4, inplace=inplace, rng_state=stacked)
-    assert (y is x) == inplace
-    for k, (seed, offset) in enumerate(numbers):
-        found = y.reshape(-1, *sample)[k]
-        assert_bits(found, expected_dropout(flat[k], 0.4, (seed, offset)), f"sample {k}")
+    for dtype in (torch.float64, torch.bfloat16):
+        x = random_bits((*batch, *sample), dtype).to(backend)
+        flat = x.clone().view(-1, *sample) if numbers else x
+        y = F.dropout(x, 0.4, inplace=inplace, rng_state=stacked)
+        assert (y is x) == inplace
+        for k, (seed, offset) in enumerate(numbers):
+            found = y.reshape(-1, *sample)[k]
+            assert_bits(found, expected_dropout(flat[k], 0.4, (seed, offset)), f"sample {k}")
 
 
 @pytest.mark.parametrize("batch", BATCHES)

@@ -88,14 +88,14 @@ def _traced(
     if rng_state is None:
         rng_state = traced_draw(input, generator)
     op = torch.ops.dropout_ext.dropout_ if inplace else torch.ops.dropout_ext.dropout
+    # Numbers that are written here are constants to Dynamo; those of a global are inputs to it.
+    if kept is INVERTED:
+        linear = {}
+    elif kept is UNSCALED:
+        linear = {"scale": 1.0}
+    else:
+        linear = kept._asdict()
     result: Tensor = op(
-        input,
-        p,
-        rng_state,
-        mask_strides=mask_strides,
-        mask_base=mask_base,
-        scale=kept.scale,
-        shift=kept.shift,
-        fill=kept.fill,
+        input, p, rng_state, mask_strides=mask_strides, mask_base=mask_base, **linear
     )
     return result
