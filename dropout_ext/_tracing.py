@@ -64,7 +64,7 @@ def _record(
     kwargs["after"] = _last_draws.get(graph)
     states: Any = mode.__torch_dispatch__(_draw_traced.default, types, args, kwargs)
     _last_draws[graph] = states
-    node = next(reversed(graph.nodes))
+    node = next(iter(reversed(graph.nodes)))
     assert node.target is _draw_traced.default, node
     node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
     if config.activation_memory_budget == 0:
