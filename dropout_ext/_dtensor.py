@@ -54,12 +54,15 @@ def apply(
             "dropout: shard must not be given for a DTensor, which knows its shards "
             f"({placements}); but got {shard}"
         )
-    start = _start(input.shape, mesh, placements)
+    coordinate = mesh.get_coordinate()
+    if coordinate is None:  # this rank is not part of the mesh and holds nothing
+        return input
+    start = _start(input.shape, mesh, placements, coordinate)
     if rng_state is not None and is_dtensor(rng_state):
         rng_state = rng_state.to_local()
     in_memory = inplace and not torch.is_grad_enabled()
     local = input.to_local(grad_placements=placements)
-    if rng_state is None and mesh.get_coordinate() is not None:
+    if rng_state is None:
         rng_state = torch.ops.dropout_ext.draw(local.detach(), generator=generator)
         _verify(mesh, rng_state)
     piece = (input.shape, start)
@@ -75,13 +78,17 @@ def apply(
     return input.copy_(output) if inplace else output
 
 
-def _start(shape: torch.Size, mesh: DeviceMesh, placements: Sequence[Placement]) -> list[int]:
+def _start(
+    shape: torch.Size,
+    mesh: DeviceMesh,
+    placements: Sequence[Placement],
+    coordinate: Sequence[int],
+) -> list[int]:
     """Where this rank's piece begins: cut as by torch.chunk, one mesh dimension after another."""
     from torch.distributed.tensor import Replicate
     from torch.distributed.tensor import Shard as ShardPlacement
 
     start, sizes = [0] * len(shape), list(shape)
-    coordinate = mesh.get_coordinate() or [0] * mesh.ndim
     for mesh_dim, placement in enumerate(placements):
         if type(placement) is ShardPlacement:
             dim, size = placement.dim, sizes[placement.dim]

@@ -98,6 +98,18 @@ def layout(mesh_shape: tuple[int, ...], placements: Sequence[Placement]) -> None
             assert torch.equal(after, expected[2]), what
 
 
+def ranks_outside_the_mesh() -> None:
+    """They hold nothing, and have nothing to do."""
+    mesh = DeviceMesh("cpu", [0, 1])
+    x = distribute_tensor(torch.ones(8, 4), mesh, [Shard(0)])
+    torch.manual_seed(3)
+    y = F.dropout(x, 0.5, broadcast_dims=(1,))
+    assert isinstance(y, DTensor) and y.shape == (8, 4)
+    if dist.get_rank() < 2:
+        torch.manual_seed(3)
+        assert torch.equal(y.full_tensor(), F.dropout(torch.ones(8, 4), 0.5, broadcast_dims=(1,)))
+
+
 def partial_is_an_error() -> None:
     mesh = init_device_mesh("cpu", (RANKS,))
     x = DTensor.from_local(torch.ones(4, 4), mesh, [Partial()])
@@ -189,6 +201,7 @@ def compiled() -> None:
 
 CHECKS: dict[str, Callable[[], None]] = {
     **{name: partial(layout, *arguments) for name, arguments in PLACEMENTS.items()},
+    "ranks outside the mesh": ranks_outside_the_mesh,
     "partial is an error": partial_is_an_error,
     "shard is an error": shard_is_an_error,
     "ranks that disagree": ranks_that_disagree,
