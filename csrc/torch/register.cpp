@@ -31,10 +31,11 @@ TORCH_LIBRARY(dropout_ext, m) {
       {at::Tag::nondeterministic_seeded, at::Tag::pt2_compliant_tag});
   // draw as it stands in graphs, which cannot hold a generator: the number it was registered under
   // takes its place. `after` is the result of the draw before it and is not looked at; it keeps
-  // compilers from merging the two or changing their order. See dropout_ext/_tracing.py.
+  // compilers from merging the two or changing their order. See dropout_ext/_tracing.py. The batch is
+  // optional because AOTInductor cannot pass an empty list.
   m.def(
-      "draw_traced(Tensor input, *, SymInt[] batch=[], int? generator=None, Tensor? after=None) "
-      "-> Tensor",
+      "draw_traced(Tensor input, *, SymInt[]? batch=None, int? generator=None, "
+      "Tensor? after=None) -> Tensor",
       {at::Tag::nondeterministic_seeded, at::Tag::pt2_compliant_tag});
   // The rest is pure. The mask is a function of rng_state, of shape [2], and of the index
   //   mask_base + sum over d of coordinate_d * mask_strides_d,
