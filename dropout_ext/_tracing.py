@@ -60,6 +60,7 @@ def _record(
     kwargs = dict(kwargs or {})
     if func is torch.ops.dropout_ext.draw.default and kwargs.get("generator") is not None:
         kwargs["generator"] = _C.register_generator(kwargs["generator"])
+    kwargs["batch"] = kwargs.get("batch") or None
     graph = mode.tracer.graph
     kwargs["after"] = _last_draws.get(graph)
     states: Any = mode.__torch_dispatch__(_draw_traced.default, types, args, kwargs)

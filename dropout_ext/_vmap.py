@@ -6,6 +6,7 @@ operators then follow from the states they are given, so that vmap composes with
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ _ops = torch.ops.dropout_ext
 _VMAP_MODE = torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchVmapMode)
 
 
-def _draw(op: Any, input: Tensor, *, batch: tuple[int, ...] = (), **source: Any) -> Tensor:
+def _draw(op: Any, input: Tensor, *, batch: Sequence[int] | None = None, **source: Any) -> Tensor:
     interpreter = retrieve_current_functorch_interpreter()
     assert isinstance(interpreter, VmapInterpreter)
     randomness = interpreter.randomness()
@@ -31,6 +32,7 @@ def _draw(op: Any, input: Tensor, *, batch: tuple[int, ...] = (), **source: Any)
             "'different' randomness flags on vmap, or pass rng_state"
         )
     (inner,), _ = unwrap_batched((input,), interpreter.level())
+    batch = tuple(batch or ())
     if randomness == "different":
         batch = (interpreter.batch_size(), *batch)
     with torch._C._ExcludeDispatchKeyGuard(_VMAP_MODE):  # on to the next level

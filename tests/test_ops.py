@@ -94,7 +94,7 @@ def test_schemas() -> None:
     assert {str(getattr(ops, name).default._schema) for name in OPS} == {
         "dropout_ext::draw(Tensor input, *, SymInt[] batch=[], Generator? generator=None) "
         "-> Tensor",
-        "dropout_ext::draw_traced(Tensor input, *, SymInt[] batch=[], int? generator=None, "
+        "dropout_ext::draw_traced(Tensor input, *, SymInt[]? batch=None, int? generator=None, "
         "Tensor? after=None) -> Tensor",
         f"dropout_ext::dropout(Tensor input, float p, Tensor rng_state{linear}) -> Tensor",
         f"dropout_ext::dropout_(Tensor(a!) input, float p, Tensor rng_state{linear}) -> Tensor(a!)",

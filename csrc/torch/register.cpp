@@ -32,9 +32,10 @@ TORCH_LIBRARY(dropout_ext, m) {
   // draw as it stands in graphs, which cannot hold a generator: the number it was registered
   // under takes its place. `after` is the result of the draw before it and is not looked at; it
   // keeps compilers from merging the two or changing their order. See dropout_ext/_tracing.py.
+  // The batch is optional because AOTInductor cannot pass an empty list.
   m.def(
-      "draw_traced(Tensor input, *, SymInt[] batch=[], int? generator=None, Tensor? after=None) "
-      "-> Tensor",
+      "draw_traced(Tensor input, *, SymInt[]? batch=None, int? generator=None, "
+      "Tensor? after=None) -> Tensor",
       {at::Tag::nondeterministic_seeded, at::Tag::pt2_compliant_tag});
   // The rest is pure. The mask is a function of rng_state, of shape [2], and of the index
   //   mask_base + sum over d of coordinate_d * mask_strides_d,
@@ -108,6 +109,13 @@ Tensor dropout_from_python(
       input, {p, inplace, strides, mask_base, scale, shift, fill}, generator, rng_state);
 }
 
+// The same with all defaults: converting arguments takes longer than handling them.
+Tensor plain_dropout_from_python(const Tensor& input, double p, bool inplace) {
+  const py::gil_scoped_release no_gil;
+  return dropout_eager(
+      input, {p, inplace, Strides(), 0, Factor(), 0.0, 0.0}, std::nullopt, std::nullopt);
+}
+
 // (scale, shift, fill) of alpha dropout.
 std::tuple<double, double, double> alpha_coefficients_from_python(double p) {
   const Coefficients c = alpha_coefficients(Threshold::from_probability(p));
@@ -150,6 +158,8 @@ py::dict build_facts() {
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   cpu::active_path();  // a wrong DROPOUT_EXT_CPU is an error at import
+  m.def(
+      "dropout", plain_dropout_from_python, py::arg("input"), py::arg("p"), py::arg("inplace"));
   m.def(
       "dropout", dropout_from_python, py::arg("input"), py::arg("p"), py::arg("inplace"),
       py::arg("generator") = py::none(), py::arg("rng_state") = py::none(),

@@ -47,11 +47,12 @@ int64_t register_generator(const at::Generator& generator) {
 
 Tensor draw(
     const Tensor& input,
-    c10::SymIntArrayRef batch,
+    at::OptionalSymIntArrayRef batch,
     std::optional<int64_t> generator,
     const std::optional<Tensor>& /*after*/) {
   return ops::draw(
-      input, batch, generator.has_value() ? Generator(registered(*generator)) : Generator());
+      input, batch.value_or(c10::SymIntArrayRef()),
+      generator.has_value() ? Generator(registered(*generator)) : Generator());
 }
 
 }  // namespace dropout::traced

@@ -4,6 +4,7 @@
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/SymInt.h>
+#include <c10/util/OptionalArrayRef.h>
 
 #include <optional>
 
@@ -14,7 +15,7 @@ int64_t register_generator(const at::Generator& generator);
 
 at::Tensor draw(
     const at::Tensor& input,
-    c10::SymIntArrayRef batch,
+    at::OptionalSymIntArrayRef batch,
     std::optional<int64_t> generator,
     const std::optional<at::Tensor>& after);
 

@@ -68,6 +68,8 @@ def apply(
         strides, base = index_map(input.shape, broadcast_dims, shard)
     if torch.compiler.is_compiling():
         return _traced(input, p, inplace, generator, rng_state, strides, base, kept)
+    if generator is None and rng_state is None and strides is None and kept is INVERTED:
+        return _C.dropout(input, p, inplace)
     return _C.dropout(input, p, inplace, generator, rng_state, strides, base, *kept)
 
 
