@@ -63,7 +63,10 @@ def extension() -> cpp_extension.CppExtension:
     if os.environ.get("DROPOUT_EXT_WERROR") == "1":
         # The headers of torch have unused parameters.
         cxx_flags += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"]
-        nvcc_flags += ["-Werror=all-warnings", "-Xcompiler=-Wall,-Wextra,-Wno-unused-parameter,-Werror"]
+        nvcc_flags += [
+            "-Werror=all-warnings",
+            "-Xcompiler=-Wall,-Wextra,-Wno-unused-parameter,-Werror",
+        ]
     with_cuda = build_with_cuda()
     options = {
         "name": "dropout_ext._C",
