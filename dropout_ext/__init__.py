@@ -31,7 +31,7 @@ from dropout_ext.modules import (  # noqa: E402
     StochasticDepth,
 )
 
-_library = torch.library.Library("dropout_ext", "IMPL")  # type: ignore[no-untyped-call]
+_library = torch.library.Library("dropout_ext", "IMPL")
 _vmap.register(_library)
 _tracing.register(_library)
 __version__ = _build.VERSION
