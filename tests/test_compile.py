@@ -42,7 +42,7 @@ def run(function: Any, x: torch.Tensor) -> list[torch.Tensor]:
     y = function(leaf)
     y.backward(torch.ones_like(y))
     assert leaf.grad is not None
-    return [y.detach(), leaf.grad, torch.rand(3)]
+    return [y.detach(), leaf.grad, torch.rand(3, device=x.device)]
 
 
 FUNCTIONS: dict[str, Function] = {

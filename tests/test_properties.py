@@ -38,19 +38,18 @@ states = st.one_of(st.tuples(int64, int64), st.sampled_from(cases.RNG_STATES))
 
 
 @st.composite
-def views(draw: st.DrawFn) -> torch.Tensor:
+def views(draw: st.DrawFn, device: torch.device) -> torch.Tensor:
     """A float32 view: a permuted, stepped slice with an offset, of up to 12,000 elements."""
     shape = draw(st.lists(sizes, max_size=4).filter(lambda s: np.prod(s, dtype=np.int64) <= 12000))
     steps = [draw(st.sampled_from([1, 1, 1, 2, 3])) for _ in shape]
     gaps = [draw(st.sampled_from([0, 0, 1, 5])) for _ in shape]
     order = draw(st.permutations(range(len(shape))))
     full = [size * step + gap for size, step, gap in zip(shape, steps, gaps, strict=True)]
-    x = random_bits(full, torch.float32)
     where = tuple(
         slice(gap, gap + size * step, step)
         for size, step, gap in zip(shape, steps, gaps, strict=True)
     )
-    return x[where].permute(order)
+    return random_bits(full, torch.float32).to(device)[where].permute(order)
 
 
 @st.composite
@@ -72,7 +71,7 @@ def test_any_view_and_map(backend: torch.device, inplace: bool) -> None:
     @SETTINGS
     @given(st.data())
     def check(data: st.DataObject) -> None:
-        x = data.draw(views()).to(backend)
+        x = data.draw(views(backend))
         mapping = data.draw(maps(tuple(x.shape)))
         p, rng_state = data.draw(probabilities), data.draw(states)
         expected = expected_dropout(
