@@ -18,7 +18,7 @@ import cases
 import numpy as np
 import pytest
 import reference
-import scipy.stats  # type: ignore[import-untyped]
+import scipy.stats
 import torch
 from compare import state
 

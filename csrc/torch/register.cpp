@@ -158,7 +158,9 @@ py::dict build_facts() {
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   cpu::active_path();  // a wrong DROPOUT_EXT_CPU is an error at import
-  m.def("dropout", plain_dropout_from_python, py::arg("input"), py::arg("p"), py::arg("inplace"));
+  m.def(
+      "plain_dropout", plain_dropout_from_python, py::arg("input"), py::arg("p"),
+      py::arg("inplace"));
   m.def(
       "dropout", dropout_from_python, py::arg("input"), py::arg("p"), py::arg("inplace"),
       py::arg("generator") = py::none(), py::arg("rng_state") = py::none(),

@@ -69,7 +69,7 @@ def apply(
     if torch.compiler.is_compiling():
         return _traced(input, p, inplace, generator, rng_state, strides, base, kept)
     if generator is None and rng_state is None and strides is None and kept is INVERTED:
-        return _C.dropout(input, p, inplace)
+        return _C.plain_dropout(input, p, inplace)
     return _C.dropout(input, p, inplace, generator, rng_state, strides, base, *kept)
 
 
