@@ -7,22 +7,23 @@ errors.
 
 import os
 import pathlib
+import subprocess
 
 import torch
 from setuptools import setup
 from torch.utils import cpp_extension
 
-ROOT = pathlib.Path(__file__).parent
+ROOT = pathlib.Path(__file__).resolve().parent
 VERSION = "0.1.0"
-# Every architecture from Turing to the newest of CUDA 13, and PTX for those to come. Minor
-# revisions run the code of their major one.
-DEFAULT_CUDA_ARCHS = "7.5;8.0;9.0;10.0;12.0+PTX"
+# From Turing on; minor revisions run the code of their major one.
+CUDA_ARCHS = ["7.5", "8.0", "9.0", "10.0", "12.0"]
 
 SOURCES = [
     "csrc/kernels/cpu/dispatch.cpp",
     "csrc/kernels/cpu/plan.cpp",
     "csrc/torch/autograd.cpp",
     "csrc/torch/checks.cpp",
+    "csrc/torch/compiled_autograd.cpp",
     "csrc/torch/cpu.cpp",
     "csrc/torch/eager.cpp",
     "csrc/torch/functionalize.cpp",
@@ -57,6 +58,15 @@ def build_with_cuda() -> bool:
     return not missing
 
 
+def default_cuda_archs() -> str:
+    """Those that the toolkit knows, and PTX of the newest for those to come."""
+    nvcc = pathlib.Path(cpp_extension.CUDA_HOME) / "bin" / "nvcc"
+    known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
+    virtual = set(known.stdout.split())
+    archs = [arch for arch in CUDA_ARCHS if f"compute_{arch.replace('.', '')}" in virtual]
+    return ";".join(archs) + "+PTX"
+
+
 def extension() -> cpp_extension.CppExtension:
     cxx_flags = list(CXX_FLAGS)
     nvcc_flags = list(NVCC_FLAGS)
@@ -75,7 +85,8 @@ def extension() -> cpp_extension.CppExtension:
     }
     if not with_cuda:
         return cpp_extension.CppExtension(sources=SOURCES + CPU_ONLY_SOURCES, **options)
-    archs = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", DEFAULT_CUDA_ARCHS)
+    archs = os.environ.get("TORCH_CUDA_ARCH_LIST") or default_cuda_archs()
+    os.environ["TORCH_CUDA_ARCH_LIST"] = archs
     print(f"dropout_ext: CUDA architectures {archs}")
     options["define_macros"] = [
         ("DROPOUT_EXT_CUDA", None),

@@ -1,4 +1,4 @@
-"""Who is compared: this library, its peers, and the ceilings that no dropout can be faster than."""
+"""Who is compared: this library, its peers, and what only moves the memory, for reference."""
 
 import importlib.util
 from collections.abc import Callable

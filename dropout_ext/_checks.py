@@ -34,6 +34,41 @@ def check_depth(p: Any, mode: Any) -> None:
         raise ValueError(f"mode has to be either 'batch' or 'row', but got {mode}")
 
 
+def either_name(p: float, drop_prob: float | None) -> float:
+    """The probability, which timm calls drop_prob."""
+    if drop_prob is None:
+        return p
+    if p != 0.0:
+        raise ValueError(f"p and drop_prob are two names of one, but got {p} and {drop_prob}")
+    return drop_prob
+
+
+def check_tensor(input: Any) -> None:
+    """TypeError unless the input is a tensor."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"dropout: input must be a Tensor, but got {type(input).__name__}")
+
+
+def check_floating(input: Any) -> None:
+    """TypeError unless the input is a tensor of floating point numbers."""
+    check_tensor(input)
+    if not input.is_floating_point():
+        raise TypeError(
+            f"dropout: input must be float64, float32, bfloat16 or float16, but got {input.dtype}"
+        )
+
+
+def check_rng_state(rng_state: Any) -> None:
+    """One state: the operators take a batch of them too, which is how vmap calls them."""
+    if not isinstance(rng_state, Tensor):
+        raise TypeError(f"dropout: rng_state must be a Tensor, but got {rng_state!r}")
+    if rng_state.dim() != 1:
+        raise ValueError(
+            "dropout: rng_state must have shape [2] (seed, offset), but got shape "
+            f"{list(rng_state.shape)}"
+        )
+
+
 def check_generator(generator: Generator, input: Tensor, rng_state: Tensor | None) -> None:
     """The generator is the only source of random numbers, and on the device of the input."""
     if not isinstance(generator, Generator):

@@ -46,7 +46,7 @@ def convert_dropout(
 
     Args:
         model: any module.
-        generator: takes the place of the default generator in all that is converted.
+        generator: takes the place of the default generator in all that is converted or was before.
         attention: also convert nn.MultiheadAttention. In training with dropout it then
             materialises the attention weights, as torch does on the CPU; if False, it keeps torch's
             fused CUDA kernels and their masks.
@@ -67,6 +67,8 @@ def convert_dropout(
             if generator is not None:
                 module.generator = generator
             found.changed[name] = before, type(module)
+        elif generator is not None and before in _THEIRS:
+            module.generator = generator
         elif reason := _obstacle(module, attention):
             found.unchanged[name] = reason
     if report is None:

@@ -46,7 +46,12 @@ def drop_connect(
 
     A parametrization (:mod:`torch.nn.utils.parametrize`) whose keys in ``state_dict`` remain those
     of the bare module, so that checkpoints pass between the two. Other parametrizations of the same
-    tensor may come before or after it; the keys are then those of torch.
+    tensor may come before or after it; the keys are then those of torch. The parameter itself has
+    the name that torch gives it, ``parametrizations.weight.original``, in ``named_parameters``, in
+    :func:`torch.func.functional_call` and for an optimizer whose state is keyed by names.
+
+    Each time the parameter is read, a mask is drawn. A module that reads it several times in a
+    forward, as nn.LSTM does, has one mask within :func:`torch.nn.utils.parametrize.cached`.
 
     Args:
         module: any module; changed in place.
@@ -72,10 +77,13 @@ def drop_connect(
     order = list(module.state_dict())
     # Dtype and shape stay, so there is nothing to check by a trial run, which would draw.
     parametrize.register_parametrization(module, name, dropping, unsafe=True)
+    owner: Any = module
     if not hasattr(module, "_bare_keys"):
-        module._bare_keys = order  # type: ignore[assignment]
-        module.register_state_dict_post_hook(_to_bare_keys)  # type: ignore[no-untyped-call]
-        module.register_load_state_dict_pre_hook(_from_bare_keys)  # type: ignore[no-untyped-call]
+        owner._bare_keys = order
+        owner._bare_key_hooks = (
+            owner.register_state_dict_post_hook(_to_bare_keys),
+            owner.register_load_state_dict_pre_hook(_from_bare_keys),
+        )
     return module
 
 
@@ -98,8 +106,16 @@ def remove_drop_connect(module: AnyModule, name: str = "weight") -> AnyModule:
     steps: Any = module.parametrizations[name]  # type: ignore[index]
     if len(steps) > 1:
         del steps[index]
-        return module
-    parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+    else:
+        parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+    names = list(module.parametrizations) if parametrize.is_parametrized(module) else []  # type: ignore[arg-type]
+    if not any(_find(module, other) is not None for other in names):
+        owner: Any = module
+        for hook in owner._bare_key_hooks:
+            hook.remove()
+        for bare in owner._bare_keys:  # parametrize puts the parameter at the end
+            _rename(owner._parameters, bare, bare)
+        del owner._bare_keys, owner._bare_key_hooks
     return module
 
 

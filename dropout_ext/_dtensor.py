@@ -17,6 +17,7 @@ from weakref import WeakSet
 
 import torch
 from torch import Generator, Tensor
+from torch.autograd.graph import increment_version
 
 from dropout_ext._index_map import Shard
 
@@ -70,11 +71,12 @@ def apply(
         local, inplace=in_memory, generator=None, rng_state=rng_state, shard=piece
     )
     if in_memory:
+        if not torch.compiler.is_compiling():
+            increment_version(input)  # autograd watches the distributed tensor, not its memory
         return input
     output: Tensor = DTensor.from_local(
         result, mesh, placements, run_check=False, shape=input.shape, stride=input.stride()
     )
-    # Autograd knows the distributed tensor, not the memory of this rank.
     return input.copy_(output) if inplace else output
 
 

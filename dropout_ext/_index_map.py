@@ -1,8 +1,19 @@
 """Where in the mask the elements of a tensor lie: index = base + sum of coordinate * stride."""
 
+import math
 from collections.abc import Sequence
 
 Shard = tuple[Sequence[int], Sequence[int]]
+_MOST_ELEMENTS = 2**63 - 1
+
+
+def row_major(shape: Sequence[int]) -> list[int]:
+    """Strides of a tensor of this shape whose last dimension is dense."""
+    strides, stride = [], 1
+    for size in reversed(shape):
+        strides.append(stride)
+        stride *= size
+    return strides[::-1]
 
 
 def index_map(
@@ -26,16 +37,14 @@ def index_map(
         return None, 0
     global_shape, start = (shape, [0] * len(shape)) if shard is None else _checked(shape, shard)
     shared = _normalized(broadcast_dims, len(shape))
-    strides = [0] * len(shape)
-    stride = 1
-    for d in reversed(range(len(shape))):
-        if d not in shared:
-            strides[d] = stride
-            stride *= global_shape[d]
+    decisions = row_major([1 if d in shared else size for d, size in enumerate(global_shape)])
+    strides = [0 if d in shared else stride for d, stride in enumerate(decisions)]
     return strides, sum(s * m for s, m in zip(start, strides, strict=True))
 
 
 def _normalized(dims: Sequence[int], ndim: int) -> set[int]:
+    if ndim == 0 and all(d in (-1, 0) for d in dims):
+        return set()  # as torch has it, a scalar may be taken for one dimension
     for d in dims:
         if not -ndim <= d < ndim:
             raise IndexError(
@@ -61,4 +70,9 @@ def _checked(shape: Sequence[int], shard: Shard) -> Shard:
                 f"dropout: the shard of shape {tuple(shape)} at {tuple(start)} does not lie "
                 f"within the global shape {tuple(global_shape)} (dimension {d})"
             )
+    if math.prod(global_shape) > _MOST_ELEMENTS:
+        raise ValueError(
+            f"dropout: a global shape must have less than 2^63 elements, but got "
+            f"{tuple(global_shape)}"
+        )
     return global_shape, start

@@ -8,16 +8,32 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 from torch.overrides import TorchFunctionMode
 
 from dropout_ext import functional as F
+from dropout_ext._checks import check_probability
+from dropout_ext.functional._apply import INVERTED
+from dropout_ext.functional._channels import apply_to_channels
 
 _theirs = torch.nn.functional
 
 
 def _inplace(function: Callable[..., Any]) -> Callable[..., Any]:
     return functools.partial(function, inplace=True)
+
+
+def _feature_dropout(
+    input: Tensor,
+    p: float,
+    training: bool,
+    inplace: bool = False,
+    generator: Generator | None = None,
+) -> Tensor:
+    check_probability(p)
+    if not training or p == 0.0:
+        return input
+    return apply_to_channels(input, p, inplace, generator, None, INVERTED)
 
 
 # torch.dropout and its kin have the arguments (input, p, train).
@@ -33,6 +49,8 @@ _OURS: dict[Any, Callable[..., Any]] = {
     torch.dropout_: _inplace(F.dropout),
     torch.alpha_dropout: F.alpha_dropout,
     torch.alpha_dropout_: _inplace(F.alpha_dropout),
+    torch.feature_dropout: _feature_dropout,
+    torch.feature_dropout_: _inplace(_feature_dropout),
     torch.feature_alpha_dropout: F.feature_alpha_dropout,
     torch.feature_alpha_dropout_: _inplace(F.feature_alpha_dropout),
 }
@@ -52,6 +70,7 @@ def _attention_with(dropout: Any, scaled_dot_product_attention: Any) -> Callable
         theirs.__code__, names, theirs.__name__, theirs.__defaults__, theirs.__closure__
     )
     copy.__kwdefaults__ = theirs.__kwdefaults__
+    names[theirs.__name__] = copy  # what it hands to subclasses and modes to be called again
     return copy
 
 
@@ -76,7 +95,7 @@ class redirect_torch_dropout(TorchFunctionMode):
     :func:`convert_dropout` finds no module to replace. Enclose the forward pass; the backward pass
     needs no mode. Modules of torch.nn are served as well, as they call the same functions. The
     dropout between the layers of ``nn.LSTM`` and ``nn.GRU`` happens inside their kernels and stays
-    torch's.
+    torch's, as does ``torch.native_dropout``, which returns its mask.
 
     Args:
         generator: takes the place of the default generator of each input's device.

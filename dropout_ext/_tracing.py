@@ -66,7 +66,8 @@ def _record(
     states: Any = mode.__torch_dispatch__(_draw_traced.default, types, args, kwargs)
     _last_draws[graph] = states
     node = next(iter(reversed(graph.nodes)))
-    assert node.target is _draw_traced.default, node
+    if node.target is not _draw_traced.default:
+        raise RuntimeError(f"dropout: expected the draw at the end of the graph, but got {node}")
     node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
     if config.activation_memory_budget == 0:
         node.meta["memory_budget"] = _LEAST_BUDGET

@@ -18,6 +18,8 @@ from torch._functorch.pyfunctorch import (
 )
 from torch._functorch.vmap import unwrap_batched
 
+from dropout_ext._index_map import row_major
+
 _ops = torch.ops.dropout_ext
 _VMAP_MODE = torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchVmapMode)
 
@@ -42,14 +44,6 @@ def _draw(op: Any, input: Tensor, *, batch: Sequence[int] | None = None, **sourc
     return states
 
 
-def _row_major(shape: torch.Size) -> list[int]:
-    strides, stride = [], 1
-    for size in reversed(shape):
-        strides.append(stride)
-        stride *= size
-    return strides[::-1]
-
-
 def _leading(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
 
@@ -60,7 +54,7 @@ def _dropout_arguments(
     """The arguments for the whole batch, and the batch dimension of the input among them."""
     input_dim, _, state_dim = in_dims[:3]
     if state_dim is None and rng_state.dim() == 1:
-        shared = _row_major(_without(input.shape, input_dim))
+        shared = row_major(_without(input.shape, input_dim))
         shared = shared if mask_strides is None else list(mask_strides)
         shared.insert(input_dim, 0)  # the samples share their decisions
         return input, rng_state, shared, input_dim

@@ -13,6 +13,8 @@ import reference
 import torch
 from compare import assert_bits, dtype_name, random_bits, state, to_bits
 
+from dropout_ext import functional as F
+
 ops = torch.ops.dropout_ext
 
 RNG_STATE = (3, 2**33)
@@ -72,3 +74,12 @@ def test_derivatives_see_the_scale_only(device: torch.device) -> None:
         x[:20],
         check_forward_ad=True,
     )
+
+
+def test_alpha_dropout_that_drops_nothing(backend: torch.device, dtype: torch.dtype) -> None:
+    """At a p that rounds to 0 the bits of x are unchanged, those of -0 too."""
+    x = random_bits((300,), dtype).to(backend)
+    x[:10] = -0.0
+    y = F.alpha_dropout(x, 1e-12, training=True)
+    assert y is not x
+    assert_bits(y, to_bits(x), "x itself")

@@ -123,6 +123,44 @@ def test_retain_graph_and_free(device: torch.device) -> None:
         torch.autograd.grad(y, x, seed)
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_sparse_gradient(device: torch.device, create_graph: bool) -> None:
+    """That of a sparse embedding whose weights are dropped; it stays sparse, as with torch's."""
+    weight = torch.randn(20, 6, device=device, requires_grad=True)
+    indices = torch.tensor([3, 7, 3, 11], device=device)
+    rng_tensor = state((4, 0), device)
+    gradients = []
+    for sparse in (False, True):
+        rows = torch.nn.functional.embedding(
+            indices, F.dropout(weight, 0.5, rng_state=rng_tensor), sparse=sparse
+        )
+        (gradient,) = torch.autograd.grad(
+            rows.square().sum() if create_graph else rows.sum(), weight, create_graph=create_graph
+        )
+        gradients.append(gradient)
+    dense, sparse_gradient = gradients
+    assert sparse_gradient.is_sparse
+    assert torch.equal(sparse_gradient.to_dense(), dense)
+
+
+def test_jagged_nested_tensor(device: torch.device) -> None:
+    """The mask index is the position in the packed values; gradients flow through both."""
+    rows = [torch.randn(3, 4, device=device), torch.randn(5, 4, device=device)]
+    nested = torch.nested.nested_tensor(rows, layout=torch.jagged, requires_grad=True)
+    rng_tensor = state((4, 0), device)
+    y = F.dropout(nested, 0.5, rng_state=rng_tensor)
+    expected = F.dropout(torch.cat(rows), 0.5, rng_state=rng_tensor)
+    assert torch.equal(y.values(), expected)
+    assert (y + nested).shape == nested.shape
+    y.values().sum().backward()
+    assert torch.equal(
+        nested.grad.values(), F.dropout(torch.ones(8, 4, device=device), 0.5, rng_state=rng_tensor)
+    )
+    for wrong in ({"inplace": True}, {"broadcast_dims": 0}):
+        with pytest.raises(RuntimeError, match="nested tensor"):
+            F.dropout(nested, 0.5, **wrong)
+
+
 def test_undefined_gradient(device: torch.device) -> None:
     """The other output is used, ours is not: an undefined gradient arrives, none leaves."""
 

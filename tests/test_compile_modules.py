@@ -8,7 +8,7 @@ ways after the same seed.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -169,13 +169,50 @@ def test_functional_call(device: torch.device) -> None:
     torch.testing.assert_close(compiled(parameters), expected)
 
 
-def test_compiled_autograd_is_refused(device: torch.device) -> None:
-    """It wants more of a node than a derivative. What it cannot do it says, at any version."""
-    x = torch.ones(300, device=device, requires_grad=True)
-    y = F.dropout(x, 0.5)
-    compiler = torch.compile(backend="aot_eager")
-    with (
-        torch._dynamo.compiled_autograd._enable(compiler),
-        pytest.raises(RuntimeError, match="compiled_args not implemented: DropoutBackward"),
+AUTOGRAD: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "elementwise": lambda x: F.dropout(x, 0.5),
+    "in place": lambda x: F.dropout(x * 1.5, 0.5, inplace=True),
+    "twice": lambda x: F.dropout(F.dropout(x, 0.5).sin(), 0.1),
+    "shared": lambda x: F.dropout(x, 0.5, broadcast_dims=1),
+    "piece": lambda x: F.dropout(x, 0.5, shard=((80, 80), (7, 9))),
+    "alpha": lambda x: F.alpha_dropout(x, 0.3, training=True),
+}
+
+
+@pytest.mark.parametrize("name", AUTOGRAD)
+def test_compiled_autograd(device: torch.device, name: str) -> None:
+    """The same gradients from one graph for all steps: a state that became a constant of the
+    graph would repeat the first step's mask, a size that did would fail on the last."""
+
+    def gradients(backward: Callable[[torch.Tensor], None]) -> list[torch.Tensor]:
+        torch.manual_seed(3)
+        results = []
+        for rows in (40, 40, 41, 43):
+            x = torch.linspace(1, 2, rows * 30, device=device).view(rows, 30).requires_grad_()
+            backward(AUTOGRAD[name](x).square().sum())
+            assert x.grad is not None
+            results.append(x.grad)
+        return results
+
+    def compiled(loss: torch.Tensor) -> None:
+        with torch._dynamo.compiled_autograd._enable(torch.compile(backend="aot_eager")):
+            loss.backward()
+
+    torch._dynamo.reset()
+    for expected, computed in zip(
+        gradients(torch.Tensor.backward), gradients(compiled), strict=True
     ):
-        y.sum().backward()
+        assert torch.equal(computed, expected)
+
+
+def test_symbolic_probability(device: torch.device) -> None:
+    """dynamic=True makes symbols of a module's numbers; alpha dropout computes with p."""
+    module = dropout_ext.AlphaDropout(0.3)
+    traced = torch.compile(module, fullgraph=True, backend="aot_eager", dynamic=True)
+    for module.p in (0.3, 0.6):
+        for rows in (4, 5):
+            x = torch.randn(rows, 70, device=device)
+            torch.manual_seed(1)
+            expected = module(x)
+            torch.manual_seed(1)
+            assert torch.equal(traced(x), expected)

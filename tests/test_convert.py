@@ -36,7 +36,7 @@ MODELS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "Transformer": (Translator, (2, 5, 16)),
     "ResNet": (ResNet, (2, 3, 6, 6)),
     "ViT block": (ViTBlock, (2, 5, 16)),
-    "LSTM": (lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), (3, 4)),
+    "Sequential": (lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)), (3, 4)),
 }
 
 
@@ -103,10 +103,10 @@ def test_report_names_what_changed() -> None:
     assert str(dropout_ext.ConversionReport()) == "no dropout found"
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"],
-)
+FAMILY = ["Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"]
+
+
+@pytest.mark.parametrize("name", FAMILY)
 def test_there_and_back(name: str) -> None:
     """p, inplace, flag, hooks, the object itself, also as the root of the model."""
     seen = []
@@ -124,6 +124,19 @@ def test_there_and_back(name: str) -> None:
     assert type(module) is getattr(nn, name)
     assert (module.p, module.inplace, module.training) == (0.3, True, True)
     assert "generator" not in vars(module)
+
+
+def test_instances_of_their_namesakes() -> None:
+    """Code that looks for dropouts by class finds these."""
+    for name in FAMILY:
+        assert isinstance(getattr(dropout_ext, name)(), getattr(nn, name))
+
+
+def test_generator_of_what_was_converted_before() -> None:
+    generator = torch.Generator()
+    model = dropout_ext.convert_dropout(nn.Sequential(nn.Dropout(0.3)))
+    dropout_ext.convert_dropout(model, generator=generator)
+    assert model[0].generator is generator
 
 
 def test_shared_module_stays_shared() -> None:
@@ -188,6 +201,73 @@ def test_attention_without_dropping_is_torchs(need_weights: bool, masked: str) -
     torch.testing.assert_close(found[0], expected[0])
     if need_weights:
         torch.testing.assert_close(found[1], expected[1])
+
+
+@pytest.mark.parametrize("mask", ["bool", "float"])
+def test_attention_to_nothing(mask: str) -> None:
+    """A padded sample gives zeros and no NaN, neither in the output nor in any gradient."""
+    padding = torch.tensor([[False] * 5, [True] * 5])
+    if mask == "float":
+        padding = torch.zeros(2, 5).masked_fill(padding, float("-inf"))
+    theirs = nn.TransformerEncoderLayer(8, 2, 16, dropout=1e-12, batch_first=True)
+    ours = dropout_ext.convert_dropout(copy.deepcopy(theirs))
+    x = torch.randn(2, 5, 8)
+    for found, expected in zip(
+        step(padded(ours, padding), x), step(padded(theirs, padding), x), strict=True
+    ):
+        assert expected.isfinite().all()
+        torch.testing.assert_close(found, expected)
+
+
+def padded(layer: nn.Module, padding: Tensor) -> nn.Module:
+    """The layer with this padding, as a module of one input."""
+
+    class Padded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor) -> Tensor:
+            result: Tensor = self.layer(x, src_key_padding_mask=padding)
+            return result
+
+    return Padded()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_attention_in_half_precision(dtype: torch.dtype) -> None:
+    """As exact as torch's, with scores that overflow float16."""
+    query, key, value = (torch.randn(2, 3, 7, 64).mul(30).to(dtype) for _ in range(3))
+    exact = nn.functional.scaled_dot_product_attention(query.double(), key.double(), value.double())
+    theirs = nn.functional.scaled_dot_product_attention(query, key, value).double()
+    ours = F.scaled_dot_product_attention(query, key, value, dropout_p=1e-12)
+    assert ours.dtype == dtype
+    assert (ours.double() - exact).abs().max() <= 1.5 * (theirs - exact).abs().max()
+
+
+def test_attention_takes_one_mask() -> None:
+    x = torch.randn(2, 5, 8)
+    for p in (0.0, 0.5):
+        with pytest.raises(RuntimeError, match="attn_mask should not be set when is_causal"):
+            F.scaled_dot_product_attention(
+                x, x, x, torch.ones(5, 5, dtype=torch.bool), dropout_p=p, is_causal=True
+            )
+
+
+class Tagged(Tensor):
+    pass
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_attention_of_a_subclass(need_weights: bool) -> None:
+    """What torch hands to a subclass, to be called again, still draws from our generator."""
+    generator = torch.Generator().manual_seed(1)
+    attention = dropout_ext.modules.MultiheadAttention(8, 2, dropout=0.5, generator=generator)
+    x = torch.randn(5, 8).as_subclass(Tagged)
+    default, own = torch.get_rng_state(), generator.get_state()
+    attention(x, x, x, need_weights=need_weights)
+    assert torch.equal(torch.get_rng_state(), default)
+    assert not torch.equal(generator.get_state(), own)
 
 
 def test_scaled_dot_product_attention() -> None:

@@ -7,6 +7,7 @@ checkpoint that only fits a model with DropConnect; a parameter lost on removal.
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -83,6 +84,19 @@ def test_removal_gives_the_parameter_back() -> None:
         dropout_ext.remove_drop_connect(module)
     dropout_ext.drop_connect(module)
     assert list(module.state_dict()) == ["weight", "bias"]
+
+
+def test_removal_leaves_nothing() -> None:
+    """The order of parameters is the bare module's again, also with more than one."""
+    module = nn.Linear(3, 2)
+    bare = pickle.dumps(module)
+    for name in ("weight", "bias"):
+        dropout_ext.drop_connect(module, name=name)
+    for name in ("weight", "bias"):
+        dropout_ext.remove_drop_connect(module, name)
+    assert [name for name, _ in module.named_parameters()] == ["weight", "bias"]
+    assert vars(module).keys() == vars(pickle.loads(bare)).keys()
+    assert b"dropout_ext" not in pickle.dumps(module)
 
 
 def test_beside_another_parametrization() -> None:

@@ -6,11 +6,13 @@ found; an unsupported dtype that silently takes another path.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
 import torch
 from compare import state
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dropout_ext import functional as F
 
@@ -112,9 +114,58 @@ def test_layout(layout: str, explicit: bool) -> None:
 
 
 def test_input_is_a_tensor() -> None:
+    """Also where the input itself would be the result."""
     for x in ([1.0, 2.0], 3.0, None):
+        for options in ({}, {"p": 0.0}, {"training": False}):
+            with pytest.raises(TypeError):
+                F.dropout(x, **options)  # type: ignore[arg-type]
+            with pytest.raises(TypeError):
+                F.drop_path(x, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_strided_nested_tensor() -> None:
+    nested = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(4, 3)])
+    default = torch.get_rng_state()
+    with pytest.raises(TypeError, match="nested.*jagged"):
+        F.dropout(nested)
+    assert torch.equal(torch.get_rng_state(), default)
+
+
+def test_mode_is_checked_at_any_p() -> None:
+    for p in (0.0, 0.5):
+        with pytest.raises(ValueError, match="mode must be"):
+            F.dropout(torch.ones(3), p, mode="typo")
+
+
+def test_classic_form_of_integers() -> None:
+    for training in (True, False):
+        with pytest.raises(TypeError, match="int64|Long"):
+            F.dropout(torch.ones(3, dtype=torch.long), training=training, mode="downscale_in_infer")
+
+
+class Nothing(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_refused_call_draws_nothing(watched: bool) -> None:
+    leaf = torch.ones(5, requires_grad=True)
+    overlapping = torch.ones(1).expand(5)
+    default = torch.get_rng_state()
+    with Nothing() if watched else contextlib.nullcontext():
+        for x in (leaf, overlapping):
+            with pytest.raises(RuntimeError):
+                F.dropout(x, inplace=True)
         with pytest.raises(TypeError):
-            F.dropout(x)  # type: ignore[arg-type]
+            F.dropout(torch.ones(5, dtype=torch.int64))
+    assert torch.equal(torch.get_rng_state(), default)
+
+
+def test_shard_beyond_all_indices() -> None:
+    with pytest.raises(ValueError, match="2\\^63"):
+        F.dropout(torch.ones(2, 2), shard=((2**40, 2**40), (0, 0)))
 
 
 def test_both_generator_and_rng_state(device: torch.device, entry: str) -> None:
@@ -141,14 +192,15 @@ def test_rng_state_dtype(device: torch.device, entry: str, dtype: torch.dtype) -
         F.dropout_mask((5,), rng_state=wrong)
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (3,), (0,), (1, 2), (2, 1)])
+@pytest.mark.parametrize("shape", [(), (1,), (3,), (0,), (1, 2), (2, 1), (5, 2)])
 def test_rng_state_shape(device: torch.device, entry: str, shape: tuple[int, ...]) -> None:
+    """A state for each row too: the operators take that, for the batching rules alone."""
     wrong = torch.ones(shape, dtype=torch.int64, device=device)
     with pytest.raises(ERRORS, match=r"rng_state") as error:
-        F.dropout(torch.ones(5, device=device), rng_state=wrong)
+        F.dropout(torch.ones(5, 4, device=device), rng_state=wrong)
     assert str(list(shape)) in str(error.value) or str(tuple(shape)) in str(error.value)
     with pytest.raises(ERRORS, match=r"rng_state"):
-        F.dropout_mask((5,), rng_state=wrong)
+        F.dropout_mask((5, 4), rng_state=wrong)
 
 
 def test_rng_state_is_a_tensor() -> None:

@@ -25,6 +25,9 @@ inline Coefficients alpha_coefficients(Threshold threshold) {
   if (threshold.drops_all()) {
     return {0.0};
   }
+  if (threshold.keeps_all()) {
+    return {1.0};
+  }
   const double p = threshold.probability();
   const double a = 1.0 / std::sqrt((1.0 - p) * (1.0 + p * kAlpha * kAlpha));
   const double b = -a * p * kAlpha;

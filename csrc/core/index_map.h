@@ -11,6 +11,10 @@
 
 namespace dropout {
 
+constexpr int64_t divide_up(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
 struct Dim {
   int64_t size;
   int64_t in;

@@ -77,6 +77,10 @@ Tensor& dropout_(
 }  // namespace ops
 
 Tensor Linear::operator()(const Tensor& tensor, const Tensor& rng_state) const {
+  if (tensor.layout() == at::kSparse) {  // the gradient that a sparse embedding sends back
+    const Tensor pattern = tensor.coalesce();
+    return (*this)(pattern.to_dense(), rng_state).sparse_mask(pattern);
+  }
   if (!mask_strides.has_value() && !mask_base.is_symbolic()) {
     const Call call{p,           /*inplace=*/false, {}, mask_base.as_int_unchecked(),
                     scale,       /*shift=*/0.0,

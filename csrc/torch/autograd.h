@@ -46,6 +46,12 @@ class DropoutBackward : public torch::autograd::Node {
   void release_variables() override;
   std::string name() const override { return "DropoutBackward"; }
 
+  // See compiled_autograd.cpp.
+  void compiled_args(torch::dynamo::autograd::CompiledNodeArgs& args) const override;
+  torch::autograd::variable_list apply_with_saved(
+      const torch::autograd::variable_list& gradients,
+      torch::dynamo::autograd::SwapSavedVariables& saved) override;
+
  private:
   Linear linear_;
   torch::autograd::SavedVariable rng_state_;

@@ -75,6 +75,9 @@ void check_probability(double p) {
 
 void check_input(const at::Tensor& input) {
   TORCH_CHECK_TYPE(
+      !input.is_nested(),
+      "dropout: input must not be a nested tensor of strided layout; use torch.jagged");
+  TORCH_CHECK_TYPE(
       input.layout() == at::kStrided, "dropout: input must be a strided tensor, but got layout ",
       input.layout());
   const at::ScalarType dtype = input.scalar_type();

@@ -43,7 +43,7 @@ RngState from_tensor(const at::Tensor& tensor) {
 void launch(const Application& application, RngState state) {
   const at::Tensor& out = application.out;
   const Task task{
-      application.in.defined() ? application.in.const_data_ptr() : nullptr,
+      (application.in.defined() ? application.in : out).const_data_ptr(),
       out.mutable_data_ptr(),
       scalar_type(out),
       state,

@@ -50,7 +50,7 @@ at::Tensor empty_states(at::IntArrayRef batch, const at::Tensor& like) {
 void launch_on_stream(const Application& application, const StateSource& source) {
   const at::Tensor& out = application.out;
   const Task task{
-      application.in.defined() ? application.in.const_data_ptr() : nullptr,
+      (application.in.defined() ? application.in : out).const_data_ptr(),
       out.mutable_data_ptr(),
       scalar_type(out),
       source,

@@ -46,6 +46,13 @@ Tensor through_dispatcher(
     const Call& call,
     const Generator& generator,
     const std::optional<Tensor>& rng_state) {
+  constexpr c10::DispatchKeySet kTransformed(
+      {c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper});
+  if (call.inplace && !input.key_set().has_any(kTransformed)) {
+    // The operator finds these errors too, but only after the draw.
+    check_writable(input);
+    torch::autograd::check_inplace(input, torch::autograd::compute_requires_grad(input));
+  }
   const Tensor state = rng_state.has_value() ? *rng_state : ops::draw(input, {}, generator);
   const SymStrides strides = symbolic(call.mask_strides);
   return call.inplace ? ops::dropout_(
@@ -96,13 +103,13 @@ Tensor dropout_eager(
     const Call& call,
     const Generator& generator,
     const std::optional<Tensor>& rng_state) {
+  check_probability(call.p);
+  check_input(input);
+  check_generator(generator, input.device());
   const bool plain_state = !rng_state.has_value() || is_plain(*rng_state);
   if (!is_plain(input) || !plain_state || has_tangent(input)) {
     return through_dispatcher(input, call, generator, rng_state);
   }
-  check_probability(call.p);
-  check_input(input);
-  check_generator(generator, input.device());
   if (rng_state.has_value()) {
     check_rng_state(*rng_state, input.sym_sizes(), input.device());
   }

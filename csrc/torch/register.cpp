@@ -144,7 +144,6 @@ void set_cpu_path(const std::string& name) {
 
 py::dict build_facts() {
   py::dict facts;
-  facts["torch"] = TORCH_VERSION;
 #if defined(DROPOUT_EXT_CUDA)
   facts["cuda"] =
       std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10);

@@ -10,7 +10,8 @@
 
 namespace dropout::traced {
 
-// The number under which `draw` finds this generator again, in this process.
+// The number under which `draw` finds this generator again, in this process. It is kept for the
+// rest of the process, as graphs that name it may be.
 int64_t register_generator(const at::Generator& generator);
 
 at::Tensor draw(

@@ -4,7 +4,7 @@ from torch import Generator, Tensor
 
 from dropout_ext import _C
 from dropout_ext._checks import check_probability
-from dropout_ext.functional._apply import Kept, apply, overridable
+from dropout_ext.functional._apply import Kept, apply, overridable, unchanged
 from dropout_ext.functional._channels import apply_to_channels
 
 
@@ -40,7 +40,7 @@ def alpha_dropout(
     """
     check_probability(p)
     if not training or p == 0.0:
-        return input
+        return unchanged(input)
     return apply(input, p, inplace, generator, rng_state, _alpha(float(p)))
 
 
@@ -69,7 +69,7 @@ def feature_alpha_dropout(
     """
     check_probability(p)
     if not training or p == 0.0:
-        return input
+        return unchanged(input)
     return apply_to_channels(input, p, inplace, generator, rng_state, _alpha(float(p)))
 
 
@@ -82,4 +82,6 @@ _coefficients._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _alpha(p: float) -> Kept:
-    return Kept(*_coefficients(p))
+    # Dynamo may take p for a symbol (dynamic=True); what is hashed, it makes a constant of.
+    (constant,) = {p}
+    return Kept(*_coefficients(constant))

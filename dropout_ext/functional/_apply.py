@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dropout_ext import _C, _dtensor
-from dropout_ext._checks import check_generator
+from dropout_ext._checks import check_generator, check_rng_state, check_tensor
 from dropout_ext._index_map import Shard, index_map
 from dropout_ext._tracing import traced_draw
 
@@ -46,6 +46,12 @@ def overridable(function: Function) -> Function:
     return wrapper  # type: ignore[return-value]
 
 
+def unchanged(input: Tensor) -> Tensor:
+    """What is dropped from is a tensor, also where nothing is dropped."""
+    check_tensor(input)
+    return input
+
+
 def apply(
     input: Tensor,
     p: float,
@@ -59,9 +65,16 @@ def apply(
     """Draws unless there is a state, and applies; ``p`` has been checked."""
     if generator is not None:
         check_generator(generator, input, rng_state)
-    if type(input) not in _PLAIN and _dtensor.is_dtensor(input):
-        local = functools.partial(apply, p=p, kept=kept, broadcast_dims=broadcast_dims)
-        return _dtensor.apply(local, input, inplace, generator, rng_state, shard)
+    if rng_state is not None:
+        check_rng_state(rng_state)
+    if type(input) not in _PLAIN:
+        check_tensor(input)
+        if _dtensor.is_dtensor(input):
+            local = functools.partial(apply, p=p, kept=kept, broadcast_dims=broadcast_dims)
+            return _dtensor.apply(local, input, inplace, generator, rng_state, shard)
+        if input.is_nested:
+            per_element = broadcast_dims == () and shard is None
+            return _jagged(input, p, inplace, generator, rng_state, kept, per_element)
     if broadcast_dims == () and shard is None:
         strides, base = None, 0
     else:
@@ -71,6 +84,28 @@ def apply(
     if generator is None and rng_state is None and strides is None and kept is INVERTED:
         return _C.plain_dropout(input, p, inplace)
     return _C.dropout(input, p, inplace, generator, rng_state, strides, base, *kept)
+
+
+def _jagged(
+    input: Any,
+    p: float,
+    inplace: bool,
+    generator: Generator | None,
+    rng_state: Tensor | None,
+    kept: Kept,
+    per_element: bool,
+) -> Tensor:
+    """A nested tensor of jagged layout: the mask index is the position in its packed values."""
+    if inplace or not per_element:
+        what = "done in place" if inplace else "shared or sharded"
+        raise RuntimeError(
+            f"dropout: of a nested tensor cannot be {what}; apply it to the tensor's values()"
+        )
+    values = apply(input.values(), p, False, generator, rng_state, kept)
+    nested: Tensor = torch.nested.nested_tensor_from_jagged(
+        values, input.offsets(), input.lengths(), jagged_dim=input._ragged_idx
+    )
+    return nested
 
 
 def _traced(

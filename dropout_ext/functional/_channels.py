@@ -5,7 +5,7 @@ import warnings
 from torch import Generator, Tensor
 
 from dropout_ext._checks import check_probability
-from dropout_ext.functional._apply import INVERTED, Kept, apply, overridable
+from dropout_ext.functional._apply import INVERTED, Kept, apply, overridable, unchanged
 
 
 @overridable
@@ -135,7 +135,7 @@ def _channels(
     batched: bool,
 ) -> Tensor:
     if not training or p == 0.0:
-        return input
+        return unchanged(input)
     return apply_to_channels(input, p, inplace, generator, rng_state, INVERTED, batched)
 
 

@@ -6,9 +6,15 @@ import torch
 from torch import Generator, Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from dropout_ext._checks import UPSCALE, check_mode, check_probability
+from dropout_ext._checks import (
+    UPSCALE,
+    check_floating,
+    check_mode,
+    check_probability,
+    check_rng_state,
+)
 from dropout_ext._index_map import Shard, index_map
-from dropout_ext.functional._apply import INVERTED, UNSCALED, apply
+from dropout_ext.functional._apply import INVERTED, UNSCALED, apply, unchanged
 
 
 def dropout(
@@ -63,6 +69,7 @@ def dropout(
         RuntimeError: ``generator`` or ``rng_state`` on another device; ``inplace`` on a leaf that
             requires grad or on memory that overlaps itself; a CUDA tensor in a build without CUDA.
     """
+    # As `overridable` does, but without a second call, which would be felt here.
     if has_torch_function_unary(input):
         return handle_torch_function(
             dropout,
@@ -79,22 +86,23 @@ def dropout(
         )
     if type(p) is not float or not 0.0 <= p <= 1.0:  # what it would find, without the call
         check_probability(p)
-    if p == 0.0:
-        return input
     if mode == UPSCALE:
-        if not training:
-            return input
+        if not training or p == 0.0:
+            return unchanged(input)
         kept = INVERTED
     else:
         check_mode(mode)
+        if p == 0.0:
+            return unchanged(input)
         if not training:
+            check_floating(input)
             return input.mul_(1 - p) if inplace else input * (1 - p)
         kept = UNSCALED
     return apply(input, p, inplace, generator, rng_state, kept, broadcast_dims, shard)
 
 
 def dropout_mask(
-    shape: Sequence[int],
+    shape: int | Sequence[int],
     p: float = 0.5,
     *,
     rng_state: Tensor,
@@ -105,7 +113,7 @@ def dropout_mask(
     """The mask that :func:`dropout` applies to a tensor of this shape.
 
     Args:
-        shape: of the mask.
+        shape: of the mask; a single size for one dimension.
         p: probability of an element to be dropped, in [0, 1].
         rng_state: (seed, offset) as of :func:`dropout_ext.rng_state`.
         broadcast_dims: as in :func:`dropout`.
@@ -119,6 +127,8 @@ def dropout_mask(
         ValueError, TypeError, IndexError: as :func:`dropout`.
     """
     check_probability(p)
+    check_rng_state(rng_state)
+    shape = (shape,) if isinstance(shape, int) else shape
     strides, base = index_map(shape, broadcast_dims, shard)
     state = rng_state if device is None else rng_state.to(device)
     mask: Tensor = torch.ops.dropout_ext.dropout_mask(

@@ -2,8 +2,8 @@
 
 from torch import Generator, Tensor
 
-from dropout_ext._checks import check_depth, check_probability
-from dropout_ext.functional._apply import INVERTED, UNSCALED, apply, overridable
+from dropout_ext._checks import check_depth, check_probability, either_name
+from dropout_ext.functional._apply import INVERTED, UNSCALED, apply, overridable, unchanged
 
 
 @overridable
@@ -16,6 +16,7 @@ def drop_path(
     inplace: bool = False,
     generator: Generator | None = None,
     rng_state: Tensor | None = None,
+    drop_prob: float | None = None,
 ) -> Tensor:
     """Zeroes whole samples, those of a residual branch; a drop-in for timm's ``drop_path``.
 
@@ -27,17 +28,20 @@ def drop_path(
         training: if False, as by default, the input itself is returned.
         scale_by_keep: scale the other samples by ``1 / (1 - p)``.
         inplace, generator, rng_state: as in :func:`dropout`.
+        drop_prob: timm's name of ``p``.
 
     Returns:
         A tensor like ``input``; ``input`` itself if ``training`` is False or ``p`` is 0.
 
     Raises:
+        ValueError: both ``p`` and ``drop_prob`` are given.
         ValueError, TypeError, RuntimeError: as :func:`dropout`.
         IndexError: ``input`` is a scalar.
     """
+    p = either_name(p, drop_prob)
     check_probability(p)
     if not training or p == 0.0:
-        return input
+        return unchanged(input)
     kept = INVERTED if scale_by_keep else UNSCALED
     return apply(input, p, inplace, generator, rng_state, kept, _row_dims(input))
 
@@ -71,7 +75,7 @@ def stochastic_depth(
     """
     check_depth(p, mode)
     if not training or p == 0.0:
-        return input
+        return unchanged(input)
     dims = _row_dims(input) if mode == "row" else tuple(range(input.dim()))
     return apply(input, p, inplace, generator, rng_state, INVERTED, dims)
 

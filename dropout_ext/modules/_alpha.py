@@ -1,12 +1,12 @@
 """Dropout for self-normalizing networks."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dropout_ext import functional as F
 from dropout_ext.modules._base import TorchDropout
 
 
-class AlphaDropout(TorchDropout):
+class AlphaDropout(TorchDropout, nn.AlphaDropout):
     """Drop-in for :class:`torch.nn.AlphaDropout`; see :func:`dropout_ext.functional.alpha_dropout`.
 
     Args:
@@ -26,7 +26,7 @@ class AlphaDropout(TorchDropout):
         return F.alpha_dropout(input, self.p, self.training, generator=self.generator)
 
 
-class FeatureAlphaDropout(TorchDropout):
+class FeatureAlphaDropout(TorchDropout, nn.FeatureAlphaDropout):
     """Drop-in for :class:`torch.nn.FeatureAlphaDropout`.
 
     See :func:`dropout_ext.functional.feature_alpha_dropout`.

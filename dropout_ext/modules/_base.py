@@ -1,7 +1,5 @@
 """What the modules have in common."""
 
-from typing import ClassVar
-
 from torch import Generator, nn
 
 from dropout_ext._checks import check_probability
@@ -19,17 +17,19 @@ class DropoutModule(nn.Module):
     generator: Generator | None = None
 
     def __init__(self, p: float, generator: Generator | None) -> None:
-        super().__init__()
         check_probability(p)
+        super().__init__()
         self.p = p
         if generator is not None:
             self.generator = generator
 
 
 class TorchDropout(DropoutModule):
-    """The arguments that all dropouts of torch.nn share."""
+    """The arguments that all dropouts of torch.nn share.
 
-    __constants__: ClassVar[list[str]] = ["p", "inplace"]
+    Each is also an instance of its namesake, for the sake of code that looks for dropouts.
+    """
+
     inplace: bool
 
     def __init__(

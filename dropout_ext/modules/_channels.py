@@ -1,12 +1,12 @@
 """Dropout of whole feature maps."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dropout_ext import functional as F
 from dropout_ext.modules._base import TorchDropout
 
 
-class Dropout1d(TorchDropout):
+class Dropout1d(TorchDropout, nn.Dropout1d):
     """Drop-in for :class:`torch.nn.Dropout1d`; see :func:`dropout_ext.functional.dropout1d`.
 
     Args:
@@ -25,7 +25,7 @@ class Dropout1d(TorchDropout):
         return F.dropout1d(input, self.p, self.training, self.inplace, generator=self.generator)
 
 
-class Dropout2d(TorchDropout):
+class Dropout2d(TorchDropout, nn.Dropout2d):
     """Drop-in for :class:`torch.nn.Dropout2d`; see :func:`dropout_ext.functional.dropout2d`.
 
     Args:
@@ -42,7 +42,7 @@ class Dropout2d(TorchDropout):
         return F.dropout2d(input, self.p, self.training, self.inplace, generator=self.generator)
 
 
-class Dropout3d(TorchDropout):
+class Dropout3d(TorchDropout, nn.Dropout3d):
     """Drop-in for :class:`torch.nn.Dropout3d`; see :func:`dropout_ext.functional.dropout3d`.
 
     Args:

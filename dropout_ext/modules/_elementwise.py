@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from dropout_ext import functional as F
 from dropout_ext._checks import UPSCALE, check_mode
 from dropout_ext.modules._base import TorchDropout
 
 
-class Dropout(TorchDropout):
+class Dropout(TorchDropout, nn.Dropout):
     """Drop-in for :class:`torch.nn.Dropout`; see :func:`dropout_ext.functional.dropout`.
 
     Args:

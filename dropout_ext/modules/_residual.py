@@ -3,7 +3,7 @@
 from torch import Generator, Tensor
 
 from dropout_ext import functional as F
-from dropout_ext._checks import check_depth
+from dropout_ext._checks import check_depth, either_name
 from dropout_ext.modules._base import DropoutModule
 
 
@@ -11,22 +11,27 @@ class DropPath(DropoutModule):
     """Drop-in for timm's ``DropPath``; see :func:`dropout_ext.functional.drop_path`.
 
     Args:
-        p: probability of a sample to be zeroed, in [0, 1]. timm's name of the attribute,
-            ``drop_prob``, can be read and set too.
+        p: probability of a sample to be zeroed, in [0, 1].
         scale_by_keep: scale the other samples by ``1 / (1 - p)``.
         generator: takes the place of the default generator of the input's device.
+        drop_prob: timm's name of ``p``; also an attribute.
 
     Shape:
         Input and output: (N, ...), the same.
 
     Raises:
-        ValueError: if p is not a number in [0, 1].
+        ValueError: if p is not a number in [0, 1], or given by both names.
     """
 
     def __init__(
-        self, p: float = 0.0, scale_by_keep: bool = True, *, generator: Generator | None = None
+        self,
+        p: float = 0.0,
+        scale_by_keep: bool = True,
+        *,
+        generator: Generator | None = None,
+        drop_prob: float | None = None,
     ) -> None:
-        super().__init__(p, generator)
+        super().__init__(either_name(p, drop_prob), generator)
         self.scale_by_keep = scale_by_keep
 
     @property

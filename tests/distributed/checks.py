@@ -164,9 +164,10 @@ def in_place_on_memory() -> None:
     expected = F.dropout(x, 0.4)
     torch.manual_seed(3)
     with torch.no_grad():
-        memory = sharded.to_local().data_ptr()
+        memory, version = sharded.to_local().data_ptr(), sharded._version
         assert F.dropout(sharded, 0.4, inplace=True) is sharded
         assert sharded.to_local().data_ptr() == memory
+    assert sharded._version > version, "a graph that saved it would not notice"
     assert torch.equal(sharded.full_tensor(), expected)
 
 

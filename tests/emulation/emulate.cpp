@@ -57,8 +57,9 @@ int emulate(
   }
   map.normalize();
   return dropout::cuda::launch(
-      {in, out, static_cast<ScalarType>(dtype), make_source(state, intragraph, capture, written),
-       Threshold::from_probability(p), Coefficients{scale, shift, fill}},
+      {in != nullptr ? in : out, out, static_cast<ScalarType>(dtype),
+       make_source(state, intragraph, capture, written), Threshold::from_probability(p),
+       Coefficients{scale, shift, fill}},
       map, nullptr);
 }
 

@@ -229,7 +229,7 @@ class Worker {
 
   Worker(const Plan& plan, const Task& task, const Rule& rule)
       : plan_(plan),
-        in_(static_cast<const T*>(std::is_same_v<T, bool> ? task.out : task.in)),
+        in_(static_cast<const T*>(task.in)),
         out_(static_cast<T*>(task.out)),
         rule_(rule),
         bits_(task.state, task.threshold) {}
@@ -327,7 +327,7 @@ class Worker {
 
   void seek(int64_t unit) {
     for (int loop = 0; loop < plan_.nloops; ++loop) {
-      const Loop& axis = plan_.loops[loop];
+      const Dim& axis = plan_.loops[loop];
       position_[loop] = unit % axis.size;
       unit /= axis.size;
       step(axis, position_[loop]);
@@ -336,7 +336,7 @@ class Worker {
 
   void advance() {
     for (int loop = 0; loop < plan_.nloops; ++loop) {
-      const Loop& axis = plan_.loops[loop];
+      const Dim& axis = plan_.loops[loop];
       if (++position_[loop] < axis.size) {
         step(axis, 1);
         return;
@@ -346,7 +346,7 @@ class Worker {
     }
   }
 
-  void step(const Loop& axis, int64_t n) {
+  void step(const Dim& axis, int64_t n) {
     in_offset_ += n * axis.in;
     out_offset_ += n * axis.out;
     mask_ += static_cast<uint64_t>(n * axis.mask);
@@ -379,7 +379,7 @@ template <bool kStream, class Rule>
 void run_flat(const Plan& plan, const Task& task, const Rule& rule, int64_t begin, int64_t end) {
   using T = typename Rule::Element;
   KeepWords words(task.state, task.threshold);
-  const T* x = static_cast<const T*>(std::is_same_v<T, bool> ? task.out : task.in);
+  const T* x = static_cast<const T*>(task.in);
   T* y = static_cast<T*>(task.out);
   const uint64_t base = plan.base / kWord;
   const int64_t full = std::min(end, plan.row.size / kWord);

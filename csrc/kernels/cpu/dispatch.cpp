@@ -8,7 +8,6 @@
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
-#include <type_traits>
 
 #include "core/mask.h"
 #include "kernels/cpu/kernel.h"

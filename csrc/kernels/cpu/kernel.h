@@ -10,7 +10,7 @@
 namespace dropout::cpu {
 
 struct Task {
-  const void* in;  // unused for kBool, whose output is the mask itself
+  const void* in;  // kBool: `out`, for the mask itself is written and nothing read
   void* out;
   ScalarType dtype;
   RngState state;
@@ -40,14 +40,6 @@ enum class Kind : uint8_t {
             // the run and transposed
 };
 
-// An axis the units are counted along.
-struct Loop {
-  int64_t size;
-  int64_t in;
-  int64_t out;
-  int64_t mask;
-};
-
 struct Plan {
   Kind kind;
   bool adjacent;  // kTile: the rows of a tile follow each other in memory
@@ -60,7 +52,7 @@ struct Plan {
   int64_t run_piece;
   uint64_t base;
   int nloops;
-  Loop loops[IndexMap::kMaxDims + 2];  // loops[0] is the fastest
+  Dim loops[IndexMap::kMaxDims + 2];  // what the units are counted along; loops[0] is the fastest
   int64_t units;
   int64_t grain;  // units that are worth waking a thread for
 };

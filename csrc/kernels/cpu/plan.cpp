@@ -12,10 +12,6 @@ constexpr int64_t kGrainElements = 16384;
 constexpr int64_t kStreamBytes = int64_t{32} << 20;
 constexpr uintptr_t kStreamAlignment = 64;
 
-int64_t divide_up(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 int64_t element_size(ScalarType dtype) {
   switch (dtype) {
     case ScalarType::kFloat64:

@@ -22,7 +22,7 @@ struct StateSource {
 };
 
 struct Task {
-  const void* in;  // unused for kBool, whose output is the mask itself
+  const void* in;  // kBool: `out`, for the mask itself is written and nothing read
   void* out;
   ScalarType dtype;
   StateSource source;

@@ -1,6 +1,5 @@
 // Chooses a kernel, the width of its accesses and its grid.
 #include <algorithm>
-#include <type_traits>
 
 #include "kernels/cuda/kernels.cuh"
 
@@ -13,10 +12,6 @@ constexpr int64_t kShortestRow = kTile / 2;
 // Enough blocks for several waves on the largest device, beyond which each does more.
 constexpr int64_t kManyBlocks = 16384;
 constexpr int64_t kUnitsPerThread = 4;
-
-int64_t divide_up(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 unsigned grid(int64_t units, int64_t units_per_block) {
   const int64_t blocks = divide_up(units, units_per_block);
@@ -69,16 +64,6 @@ int64_t product(const Outer& outer) {
   return n;
 }
 
-template <class T>
-struct Pointers {
-  const T* in;
-  T* out;
-
-  explicit Pointers(const Task& task)
-      : in(static_cast<const T*>(std::is_same_v<T, bool> ? task.out : task.in)),
-        out(static_cast<T*>(task.out)) {}
-};
-
 template <class Rule>
 cudaError_t launch_rows(
     const Task& task, const IndexMap& map, const Rule& rule, cudaStream_t stream) {
@@ -99,10 +84,10 @@ cudaError_t launch_rows(
   const auto kernel =
       wide ? (single ? dropout_rows<Rule, kWidth, true> : dropout_rows<Rule, kWidth, false>)
            : (single ? dropout_rows<Rule, 1, true> : dropout_rows<Rule, 1, false>);
-  const Pointers<T> pointers(task);
   return start(
-      kernel, grid(rows.tiles, kThreads / kWarp), kThreads, stream, pointers.in, pointers.out,
-      rows, task.source, task.threshold, rule);
+      kernel, grid(rows.tiles, kThreads / kWarp), kThreads, stream,
+      static_cast<const T*>(task.in), static_cast<T*>(task.out), rows, task.source,
+      task.threshold, rule);
 }
 
 template <class Rule>
@@ -125,10 +110,9 @@ cudaError_t launch_strided(
   strided.runs_per_dim = divide_up(strided.run.size, kRun);
   strided.units = strided.packs * strided.runs_per_dim * product(strided.outer);
   const auto kernel = wide ? dropout_strided<Rule, kWidth> : dropout_strided<Rule, 1>;
-  const Pointers<T> pointers(task);
   return start(
-      kernel, grid(strided.units, kThreads), kThreads, stream, pointers.in, pointers.out, strided,
-      task.source, task.threshold, rule);
+      kernel, grid(strided.units, kThreads), kThreads, stream, static_cast<const T*>(task.in),
+      static_cast<T*>(task.out), strided, task.source, task.threshold, rule);
 }
 
 }  // namespace
