@@ -127,7 +127,7 @@ def test_input_is_a_tensor() -> None:
 def test_strided_nested_tensor() -> None:
     nested = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(4, 3)])
     default = torch.get_rng_state()
-    with pytest.raises(TypeError, match="nested.*jagged"):
+    with pytest.raises(TypeError, match=r"nested.*jagged"):
         F.dropout(nested)
     assert torch.equal(torch.get_rng_state(), default)
 
@@ -140,7 +140,7 @@ def test_mode_is_checked_at_any_p() -> None:
 
 def test_classic_form_of_integers() -> None:
     for training in (True, False):
-        with pytest.raises(TypeError, match="int64|Long"):
+        with pytest.raises(TypeError, match=r"int64|Long"):
             F.dropout(torch.ones(3, dtype=torch.long), training=training, mode="downscale_in_infer")
 
 
@@ -164,7 +164,7 @@ def test_a_refused_call_draws_nothing(watched: bool) -> None:
 
 
 def test_shard_beyond_all_indices() -> None:
-    with pytest.raises(ValueError, match="2\\^63"):
+    with pytest.raises(ValueError, match=r"2\^63"):
         F.dropout(torch.ones(2, 2), shard=((2**40, 2**40), (0, 0)))
 
 
