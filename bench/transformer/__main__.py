@@ -53,7 +53,7 @@ def _options() -> argparse.ArgumentParser:
         add(f"--{name}", type=parse_size, help=f"CPU {asdict(SHAPES['cpu'])[name]}, CUDA more")
     add("--dtype", choices=tuple(DTYPES), default="float32")
     add("--p", type=float, default=0.1)
-    add("--attention-p", type=float, help="dropout inside attention, torch's own (default: p)")
+    add("--attention-p", type=float, help="dropout inside attention (default: p)")
     add("--compiled", action="store_true", help="also with each layer compiled")
     add("--seconds", type=float, default=2.0, help="seconds for each dropout")
     add("--threads", type=int)

@@ -1,8 +1,9 @@
-"""A transformer encoder whose three dropouts per layer can be exchanged."""
+"""A transformer encoder whose three dropouts per layer, and that of attention, can be exchanged."""
 
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,36 +39,51 @@ class _Function(nn.Module):
         return self.function(x, self.p)
 
 
-def peers(device: str) -> dict[str, Callable[[float], nn.Module]]:
-    """What stands in the place of the three dropouts, by name."""
-    found: dict[str, Callable[[float], nn.Module]] = {
-        WITHOUT: lambda p: nn.Identity(),
-        RIVAL: nn.Dropout,
-        SUBJECT: dropout_ext.Dropout,
-        "hand-written": lambda p: _Function(hand_written, p),
+@dataclass(frozen=True)
+class Peer:
+    """What stands in the place of the three dropouts, and whose the dropout of attention is."""
+
+    dropout: Callable[[float], nn.Module]
+    attention: Literal["torch", "converted", "none"] = "torch"
+
+
+def peers(device: str) -> dict[str, Peer]:
+    """All that is compared, by name."""
+    found = {
+        WITHOUT: Peer(lambda p: nn.Identity()),
+        RIVAL: Peer(nn.Dropout),
+        SUBJECT: Peer(dropout_ext.Dropout),
+        "hand-written": Peer(lambda p: _Function(hand_written, p)),
+        "convert_dropout": Peer(nn.Dropout, "converted"),
+        f"{WITHOUT}, attention neither": Peer(lambda p: nn.Identity(), "none"),
     }
     if device == "cuda" and importlib.util.find_spec("triton") is not None:
         from bench.triton_peer import seeded_dropout
 
-        found["triton seeded"] = lambda p: _Function(seeded_dropout, p)
+        found["triton seeded"] = Peer(lambda p: _Function(seeded_dropout, p))
     return found
 
 
 def encoder(
     shape: Shape,
-    dropout: Callable[[float], nn.Module],
+    peer: Peer,
     p: float,
     attention_p: float,
     dtype: str,
     device: str,
 ) -> nn.TransformerEncoder:
-    """A post-norm encoder in training mode; `attention_p` stays torch's own in every peer."""
+    """A post-norm encoder in training mode."""
     torch.manual_seed(0)
+    if peer.attention == "none":
+        attention_p = 0.0
     layer = nn.TransformerEncoderLayer(
         shape.width, shape.heads, shape.feedforward, attention_p, batch_first=True
     )
-    layer.dropout, layer.dropout1, layer.dropout2 = (dropout(p) for _ in range(3))  # type: ignore
+    for name in ("dropout", "dropout1", "dropout2"):
+        setattr(layer, name, peer.dropout(p))
     model = nn.TransformerEncoder(layer, shape.layers, enable_nested_tensor=False)
+    if peer.attention == "converted":
+        dropout_ext.convert_dropout(model)
     return model.to(device=device, dtype=DTYPES[dtype]).train()
 
 

@@ -1,17 +1,16 @@
 """Times the training step with every dropout, interleaved, and counts its memory."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from bench.candidates import RIVAL, allow_recompilation
 from bench.output import brief
 from bench.saved import saved_tensors
 from bench.timing import Budget, Clock, EventClock, Trial, WallClock, interleave
-from bench.transformer.encoder import WITHOUT, Shape, Step, encoder, peers
+from bench.transformer.encoder import WITHOUT, Peer, Shape, Step, encoder, peers
 
 
 @dataclass
@@ -31,7 +30,7 @@ class Line:
     """CUDA: the most memory in a step beyond what lies there between steps; null on the CPU."""
     times_rival: float | None = None
     dropout_share: float | None = None
-    """Part of the step that disappears when the three dropouts do."""
+    """Part of the step that disappears when the three dropouts do, attention's staying."""
 
 
 def _saved_bytes(step: Step) -> int:
@@ -89,11 +88,9 @@ class Task:
     seconds: float
 
 
-def _warm_step(
-    task: Task, dropout: Callable[[float], nn.Module], name: str, compiled: bool
-) -> Step | None:
+def _warm_step(task: Task, peer: Peer, name: str, compiled: bool) -> Step | None:
     """A step that has run, and so is compiled; None, and a line that says why, if it cannot."""
-    model = encoder(task.shape, dropout, task.p, task.attention_p, task.dtype, task.device)
+    model = encoder(task.shape, peer, task.p, task.attention_p, task.dtype, task.device)
     step = Step(model, task.shape, compiled)
     try:
         step(2)
@@ -110,8 +107,8 @@ def measure(task: Task) -> list[Line]:
     clock: Clock = EventClock() if task.device == "cuda" else WallClock()
     steps: dict[tuple[str, bool], tuple[Step, Trial]] = {}
     for compiled in (False, True) if task.compiled else (False,):
-        for name, dropout in peers(task.device).items():
-            step = _warm_step(task, dropout, name, compiled)
+        for name, peer in peers(task.device).items():
+            step = _warm_step(task, peer, name, compiled)
             if step:
                 steps[name, compiled] = step, Trial(step, clock)
     trials = [trial for _, trial in steps.values()]

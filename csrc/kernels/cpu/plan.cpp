@@ -7,7 +7,7 @@ namespace dropout::cpu {
 namespace {
 
 // Elements that take about as long as waking a thread.
-constexpr int64_t kGrainElements = 16384;
+constexpr int64_t kGrainElements = 32768;
 // Outputs this large are gone from the caches before they are read again.
 constexpr int64_t kStreamBytes = int64_t{32} << 20;
 constexpr uintptr_t kStreamAlignment = 64;
