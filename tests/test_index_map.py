@@ -117,6 +117,19 @@ def test_broadcast_dims(backend: torch.device, shape: tuple[int, ...]) -> None:
         assert_bits(mask, expected_mask(shape, 0.4, RNG_STATE, strides=strides), f"{negative}")
 
 
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 16, 31, 32, 33, 63, 64, 65, 128, 200, 511, 512, 513])
+def test_short_shared_rows(backend: torch.device, n: int) -> None:
+    """Decisions that are repeated n times, and patterns of n decisions that are repeated; aligned
+    with the words that masks are made of, and not."""
+    for rows in (1, 7, 64, 300):
+        for shape, dims in (((rows, n), (1,)), ((3, rows, n), (1,)), ((3, rows, n), (2,))):
+            strides = reference.broadcast_strides(shape, dims)
+            rng_tensor = state(RNG_STATE, backend)
+            found = F.dropout_mask(shape, 0.4, rng_state=rng_tensor, broadcast_dims=dims)
+            expected = expected_mask(shape, 0.4, RNG_STATE, strides=strides)
+            assert_bits(found, expected, f"{shape}, {dims}")
+
+
 def test_broadcast_dims_share_one_decision(device: torch.device) -> None:
     x = torch.ones(40, 9, 30, device=device)
     y = F.dropout(x, 0.5, rng_state=state((1, 2), device), broadcast_dims=(1,))

@@ -221,6 +221,41 @@ class BitWriter {
   int64_t used_ = 0;
 };
 
+// A bit at every multiple of n, which divides kWord.
+inline uint64_t every(int64_t n) {
+  return ~uint64_t{0} / low_bits(n);
+}
+
+// Each of `count` bits n times in a row.
+inline void repeat_bits(const uint64_t* bits, int64_t count, int64_t n, uint64_t* words) {
+  const auto bit = [&](int64_t k) { return bits[k / kWord] >> (k % kWord) & 1; };
+  if (kWord % n != 0) {
+    BitWriter writer(words);
+    for (int64_t k = 0; k < count; ++k) {
+      for (int64_t left = n; left > 0; left -= kWord) {
+        writer.append(0 - bit(k), std::min(kWord, left));
+      }
+    }
+    return writer.finish();
+  }
+  // Within a word: groups of bits are halved and the halves moved apart until there is a bit
+  // every n, which the product fills up (Hacker's Delight, section 7-2).
+  const int64_t per_word = kWord / n;
+  uint64_t halves[6];
+  int steps = 0;
+  for (int64_t half = per_word / 2; half > 0; half /= 2) {
+    halves[steps++] = every(half * n) * low_bits(half);
+  }
+  for (int64_t k = 0; k < count; k += per_word) {
+    uint64_t spread = bits[k / kWord] >> (k % kWord) & low_bits(per_word);
+    int64_t half = per_word / 2;
+    for (int step = 0; step < steps; ++step, half /= 2) {
+      spread = (spread | spread << (half * (n - 1))) & halves[step];
+    }
+    *words++ = spread * low_bits(n);
+  }
+}
+
 // The units of a plan, one after the other.
 template <class Rule>
 class Worker {
@@ -274,12 +309,20 @@ class Worker {
   void packed(const T* x, T* y, uint64_t first) {
     const int64_t n = plan_.row.size;
     const int64_t rows = piece_length(plan_.run, plan_.run_loop, plan_.run_piece);
-    BitWriter writer(words_);
-    for (int64_t r = 0; r < rows; ++r) {
-      const uint64_t start = first + static_cast<uint64_t>(r * plan_.run.mask);
-      writer.append(bits_.take_strided(start, n, plan_.row.mask), n);
+    if (plan_.row.mask == 0) {
+      bits_.fill(first, rows, plan_.run.mask, runs_);
+      repeat_bits(runs_, rows, n, words_);
+    } else if (plan_.run.mask == 0 && kWord % n == 0) {
+      const uint64_t row = bits_.take_strided(first, n, plan_.row.mask) & low_bits(n);
+      std::fill_n(words_, divide_up(rows * n, kWord), row * every(n));
+    } else {
+      BitWriter writer(words_);
+      for (int64_t r = 0; r < rows; ++r) {
+        const uint64_t start = first + static_cast<uint64_t>(r * plan_.run.mask);
+        writer.append(bits_.take_strided(start, n, plan_.row.mask), n);
+      }
+      writer.finish();
     }
-    writer.finish();
     apply_row(x, 1, y, 1, rows * n, words_, rule_);
   }
 

@@ -8,6 +8,8 @@ namespace {
 
 // Elements that take about as long as waking a thread.
 constexpr int64_t kGrainElements = 32768;
+// A shared row is a decision and its copies: below this length, taking rows one by one shows.
+constexpr int64_t kShortSharedRow = 512;
 // Outputs this large are gone from the caches before they are read again.
 constexpr int64_t kStreamBytes = int64_t{32} << 20;
 constexpr uintptr_t kStreamAlignment = 64;
@@ -80,7 +82,9 @@ Plan make_plan(const IndexMap& map, const Task& task) {
   }
   const int run_dim = map.run_dim();
   int inner = -1;  // the dimension that shares a unit with dims[0]
-  if (run_dim > 0 && (plan.row.mask != 0 || plan.row.size < kWord)) {
+  const bool adjacent = map.ndim > 1 && rows_adjacent(plan.row, map.dims[1]);
+  const bool shared_row = plan.row.mask == 0;
+  if (run_dim > 0 && (!shared_row || (!adjacent && plan.row.size < kWord))) {
     plan.kind = Kind::kTile;
     inner = run_dim;
     const bool aligned = runs_aligned(map, run_dim);
@@ -88,7 +92,7 @@ Plan make_plan(const IndexMap& map, const Task& task) {
     plan.run_piece = aligned ? kAlignedTileRun : kTileRun;
     plan.run = map.dims[inner];
     plan.adjacent = plan.row.size == plan.row_piece && rows_adjacent(plan.row, plan.run);
-  } else if (map.ndim > 1 && plan.row.size < kWord && rows_adjacent(plan.row, map.dims[1])) {
+  } else if (adjacent && plan.row.size < (shared_row ? kShortSharedRow : kWord)) {
     plan.kind = Kind::kPacked;
     inner = 1;
     plan.row_piece = plan.row.size;
