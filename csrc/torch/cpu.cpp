@@ -1,5 +1,6 @@
 // CPU backend: torch's generator and thread pool around the kernels.
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
@@ -83,7 +84,7 @@ at::Tensor draw_and_apply(
   if (!want_state) {
     return {};
   }
-  const at::Tensor tensor = at::empty({2}, at::kLong);
+  const at::Tensor tensor = at::detail::empty_cpu({2}, at::kLong);
   write(state, tensor.mutable_data_ptr<int64_t>());
   return tensor;
 }
