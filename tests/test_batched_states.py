@@ -1,5 +1,6 @@
 """An rng_state for each sample: of shape [*batch, 2] for an input whose sizes begin with *batch.
 
+That is how the batching rules of vmap call the operators; the public functions take one state.
 Catches: a sample that takes its neighbour's state, or an index that goes on from one sample into
 the next instead of starting anew.
 """
@@ -11,7 +12,7 @@ import pytest
 import torch
 from compare import assert_bits, expected_dropout, expected_mask, random_bits, state
 
-from dropout_ext import functional as F
+import dropout_ext  # noqa: F401
 
 ops = torch.ops.dropout_ext
 
@@ -41,7 +42,7 @@ def test_each_sample_has_its_state(
     for dtype in (torch.float64, torch.bfloat16):
         x = random_bits((*batch, *sample), dtype).to(backend)
         flat = x.clone().view(-1, *sample) if numbers else x
-        y = F.dropout(x, 0.4, inplace=inplace, rng_state=stacked)
+        y = (ops.dropout_ if inplace else ops.dropout)(x, 0.4, stacked)
         assert (y is x) == inplace
         for k, (seed, offset) in enumerate(numbers):
             found = y.reshape(-1, *sample)[k]
@@ -51,7 +52,7 @@ def test_each_sample_has_its_state(
 @pytest.mark.parametrize("batch", BATCHES)
 def test_mask(backend: torch.device, batch: tuple[int, ...]) -> None:
     stacked, numbers = states(batch, backend)
-    mask = F.dropout_mask((*batch, 9, 70), 0.4, rng_state=stacked)
+    mask = ops.dropout_mask((*batch, 9, 70), 0.4, stacked)
     for k, (seed, offset) in enumerate(numbers):
         expected = expected_mask((9, 70), 0.4, (seed, offset))
         assert_bits(mask.view(-1, 9, 70)[k], expected, f"sample {k}")
@@ -75,7 +76,7 @@ def test_map_of_a_sample(backend: torch.device) -> None:
 def test_gradient(device: torch.device) -> None:
     stacked, _ = states((5,), device)
     x = torch.ones(5, 200, device=device, requires_grad=True)
-    y = F.dropout(x, 0.4, rng_state=stacked)
+    y = ops.dropout(x, 0.4, stacked)
     y.backward(torch.ones_like(y))
     assert x.grad is not None
     assert torch.equal(x.grad, y.detach())
@@ -85,5 +86,5 @@ def test_gradient(device: torch.device) -> None:
 def test_shape_must_fit(device: torch.device, shape: tuple[int, ...]) -> None:
     wrong = torch.ones(shape, dtype=torch.int64, device=device)
     with pytest.raises((ValueError, RuntimeError), match="rng_state") as error:
-        F.dropout(torch.ones(5, 9, device=device), rng_state=wrong)
+        ops.dropout(torch.ones(5, 9, device=device), 0.5, wrong)
     assert str(list(shape)) in str(error.value)

@@ -60,43 +60,38 @@ class KeepBits {
     }
   }
 
-  // Keep words of `runs` runs of n indices, the first indices `stride` apart; the words of run r
-  // begin at words + r * words_per_run. `raw` has room for runs * (words_per_run + 1) words.
+  // Keep words of `runs` runs of n indices, the first indices `stride` apart: `words` receives
+  // those of each run in turn. `raw` has room for a word more in each run.
   void fill_runs(
-      uint64_t first,
-      int64_t stride,
-      int64_t runs,
-      int64_t n,
-      int64_t words_per_run,
-      uint64_t* raw,
-      uint64_t* words) {
+      uint64_t first, int64_t stride, int64_t runs, int64_t n, uint64_t* raw, uint64_t* words) {
     const bool aligned = first % kWord == 0 && stride % kWord == 0;
-    const int64_t count = (n + kWord - 1) / kWord + (aligned ? 0 : 1);  // words a run may touch
-    const auto start = [&](int64_t run) { return first + static_cast<uint64_t>(run * stride); };
-    int64_t run = 0;
+    const int64_t words_per_run = divide_up(n, kWord);
+    const int64_t count = words_per_run + (aligned ? 0 : 1);  // words a run may touch
+    uint64_t* const target = aligned ? words : raw;
+    uint64_t start = first;
     int64_t step = 0;
     const auto next = [&](int) {
-      const uint64_t group = start(run) / kWord + static_cast<uint64_t>(step);
-      const bool last = ++step == count;
-      run += last ? 1 : 0;
-      step = last ? 0 : step;
+      const uint64_t group = start / kWord + static_cast<uint64_t>(step);
+      if (++step == count) {
+        step = 0;
+        start += static_cast<uint64_t>(stride);
+      }
       return group;
     };
     const int64_t total = runs * count;
     int64_t k = 0;
     for (; k + KeepWords::kBatch <= total; k += KeepWords::kBatch) {
       const KeepWords::Batch batch = words_.batch(next);
-      std::copy_n(batch.word, KeepWords::kBatch, raw + k);
+      std::copy_n(batch.word, KeepWords::kBatch, target + k);
     }
     for (; k < total; ++k) {
-      raw[k] = words_.word(next(0));
+      target[k] = words_.word(next(0));
     }
-    for (int64_t r = 0; r < runs; ++r) {
-      const int shift = static_cast<int>(start(r) % kWord);
-      const uint64_t* from = raw + r * count;
-      for (int64_t w = 0; w * kWord < n; ++w) {
-        words[r * words_per_run + w] =
-            shift == 0 ? from[w] : from[w] >> shift | from[w + 1] << (kWord - shift);
+    for (int64_t run = 0; !aligned && run < runs; ++run) {
+      const int shift = static_cast<int>((first + static_cast<uint64_t>(run * stride)) % kWord);
+      for (int64_t w = 0; w < words_per_run; ++w, ++words) {
+        const uint64_t* from = raw + run * count + w;
+        *words = shift == 0 ? from[0] : from[0] >> shift | from[1] << (kWord - shift);
       }
     }
   }
@@ -329,16 +324,21 @@ class Worker {
   void tile(const T* x, T* y, uint64_t first) {
     const int64_t columns = piece_length(plan_.row, plan_.row_loop, plan_.row_piece);
     const int64_t rows = piece_length(plan_.run, plan_.run_loop, plan_.run_piece);
-    const int64_t run_words = (rows + kWord - 1) / kWord;
-    const int64_t row_words = (columns + kWord - 1) / kWord;
+    const int64_t run_words = divide_up(rows, kWord);
+    const int64_t row_words = divide_up(columns, kWord);
     const int64_t runs =
         plan_.row.mask == 0 ? 1 : columns;  // what shares its decisions is copied
-    bits_.fill_runs(first, plan_.row.mask, runs, rows, run_words, raw_, runs_);
+    bits_.fill_runs(first, plan_.row.mask, runs, rows, raw_, runs_);
+    uint64_t* squares = squares_;
+    if (run_words == 1 && runs == columns) {  // the words stand as the squares have them
+      squares = runs_;
+      std::fill(runs_ + columns, runs_ + row_words * kWord, 0);
+    }
     BitWriter writer(words_);
     for (int64_t k = 0; k < run_words; ++k) {
       for (int64_t c = 0; c < row_words; ++c) {
-        uint64_t* square = squares_ + c * kWord;
-        for (int64_t j = 0; j < kWord; ++j) {
+        uint64_t* square = squares + c * kWord;
+        for (int64_t j = 0; squares != runs_ && j < kWord; ++j) {
           const int64_t run = std::min(c * kWord + j, runs - 1);
           square[j] = runs_[run * run_words + k];
         }
@@ -348,7 +348,7 @@ class Worker {
       for (int64_t r = 0; r < count; ++r) {
         uint64_t row_bits[kAlignedTileColumns / kWord];
         for (int64_t c = 0; c < row_words; ++c) {
-          row_bits[c] = squares_[c * kWord + r];
+          row_bits[c] = squares[c * kWord + r];
         }
         if (plan_.adjacent) {
           for (int64_t c = 0; c < row_words; ++c) {
