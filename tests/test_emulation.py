@@ -54,11 +54,13 @@ class Emulator:
         base: int = 0,
         coefficients: tuple[float, float, float] | None = None,
         captured: tuple[torch.Tensor, int] | None = None,
+        samples: tuple[int, int, int, int] = (1, 0, 0, 0),
     ) -> torch.Tensor:
         """Writes into `out` and returns the rng_state that the kernel wrote down.
 
         `captured`: what graph capture gives instead of rng_state, (seed and extragraph offset in
-        device memory, intragraph offset).
+        device memory, intragraph offset). `samples`: how many, and the steps between their
+        inputs, outputs and states; `x` and `out` are the first.
         """
         source = out if x is None else x
         mask_strides = reference.row_major(out.shape) if strides is None else strides
@@ -79,6 +81,7 @@ class Emulator:
             ctypes.c_int64(intragraph),
             captured is not None,
             ctypes.c_void_p(written.data_ptr()),
+            (ctypes.c_int64 * 4)(*samples),
         )
         assert error == 0, "lanes of a warp did not meet at an exchange"
         return written
@@ -225,3 +228,26 @@ def test_captured_state(emulator: Emulator) -> None:
 
 def test_host_state_is_written_down(emulator: Emulator) -> None:
     assert torch.equal(emulator.write_states(state((-1, 5)), 0, False, 1), state((-1, 5))[None])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(8,), (70,), (9, 64), (9, 130)])
+def test_samples(emulator: Emulator, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    """Each sample has its state, also where its memory is aligned and the next one's is not."""
+    count = 5
+    numbers = [(seed * 2**40 + 5, 2**32 - 1 + seed) for seed in range(count)]
+    states = torch.stack([state(number) for number in numbers])
+    for gap in (0, 1, 8):
+        size = torch.Size(shape).numel()
+        memory = random_bits((count, size + gap), dtype)
+        x = memory[:, :size].view(count, *shape)
+        for view in (x, x.transpose(1, -1)):
+            out = torch.empty_like(memory)[:, :size].view(count, *shape)
+            out = out if view is x else out.transpose(1, -1)
+            emulator.dropout(
+                view[0], out[0], 0.4, (0, 0), captured=(states, 0),
+                samples=(count, view.stride(0), out.stride(0), states.stride(0)),
+            )  # fmt: skip
+            for k, number in enumerate(numbers):
+                expected = expected_dropout(view[k], 0.4, number)
+                assert_bits(out[k], expected, f"sample {k}, gap {gap}")

@@ -18,7 +18,8 @@ struct Application {
   at::Tensor out;
   Threshold threshold;
   Coefficients coefficients;
-  IndexMap map;
+  IndexMap map;     // of a sample
+  Samples samples;  // of which `in` and `out` are the first
 };
 
 namespace cpu {
@@ -30,7 +31,7 @@ at::Tensor draw(
     at::IntArrayRef batch,
     const std::optional<at::Generator>& generator);
 
-// `rng_state` has shape [2].
+// `rng_state` has shape [2] and is that of the first sample.
 void apply(const Application& application, const at::Tensor& rng_state);
 
 // draw and apply at once. Returns the rng_state, undefined unless it is wanted.

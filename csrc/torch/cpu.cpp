@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <mutex>
 #include <vector>
@@ -36,23 +37,33 @@ int64_t* write(RngState state, int64_t* data) {
   return data;
 }
 
-RngState from_tensor(const at::Tensor& tensor) {
-  const int64_t* data = tensor.const_data_ptr<int64_t>();
-  return {static_cast<uint64_t>(data[0]), static_cast<uint64_t>(data[tensor.stride(0)])};
-}
-
-void launch(const Application& application, RngState state) {
+// `state_of` gives the state of a sample.
+template <class F>
+void launch(const Application& application, const F& state_of) {
   const at::Tensor& out = application.out;
+  const Samples& samples = application.samples;
   const Task task{
       (application.in.defined() ? application.in : out).const_data_ptr(),
       out.mutable_data_ptr(),
       scalar_type(out),
-      state,
+      state_of(0),
       application.threshold,
       application.coefficients};
-  const Plan plan = make_plan(application.map, task);
-  at::parallel_for(0, plan.units, plan.grain, [&](int64_t begin, int64_t end) {
-    run(plan, task, begin, end);
+  Plan plan = make_plan(application.map, task);
+  plan.stream = plan.stream && samples.count == 1;  // the other samples may not be aligned
+  const int64_t element_size = static_cast<int64_t>(out.element_size());
+  at::parallel_for(0, plan.units * samples.count, plan.grain, [&](int64_t begin, int64_t end) {
+    while (begin < end) {
+      const int64_t sample = begin / plan.units;
+      const int64_t origin = sample * plan.units;
+      const int64_t stop = std::min(end, origin + plan.units);
+      Task part = task;
+      part.in = static_cast<const char*>(task.in) + sample * samples.in * element_size;
+      part.out = static_cast<char*>(task.out) + sample * samples.out * element_size;
+      part.state = state_of(sample);
+      run(plan, part, begin - origin, stop - origin);
+      begin = stop;
+    }
   });
 }
 
@@ -71,7 +82,13 @@ at::Tensor draw(
 }
 
 void apply(const Application& application, const at::Tensor& rng_state) {
-  launch(application, from_tensor(rng_state));
+  const int64_t* data = rng_state.const_data_ptr<int64_t>();
+  const int64_t next = rng_state.stride(0);
+  const int64_t step = application.samples.state;
+  launch(application, [&](int64_t sample) {
+    const int64_t* state = data + sample * step;
+    return RngState{static_cast<uint64_t>(state[0]), static_cast<uint64_t>(state[next])};
+  });
 }
 
 at::Tensor draw_and_apply(
@@ -80,7 +97,7 @@ at::Tensor draw_and_apply(
     bool want_state) {
   RngState state{};
   draw_states(generator, 1, [&](RngState drawn) { state = drawn; });
-  launch(application, state);
+  launch(application, [&](int64_t /*sample*/) { return state; });
   if (!want_state) {
     return {};
   }

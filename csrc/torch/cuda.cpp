@@ -55,7 +55,8 @@ void launch_on_stream(const Application& application, const StateSource& source)
       scalar_type(out),
       source,
       application.threshold,
-      application.coefficients};
+      application.coefficients,
+      application.samples};
   C10_CUDA_CHECK(
       launch(task, application.map, c10::cuda::getCurrentCUDAStream(out.get_device())));
 }

@@ -60,7 +60,6 @@ void apply_unless_trivial(
     const Tensor& out,
     Threshold threshold,
     const Coefficients& coefficients,
-    const MaskIndex& index,
     const F& some_dropped) {
   if (out.numel() == 0) {
     return;
@@ -75,12 +74,37 @@ void apply_unless_trivial(
       out.copy_(in);
     }
   } else {
-    some_dropped(Application{in, out, threshold, coefficients, make_index_map(in, out, index)});
+    some_dropped();
   }
 }
 
 // Where rng_state has leading dimensions, those of the tensors are samples with a state and, by
-// default, a mask index of their own.
+// default, a mask index of their own. The last of these dimensions is left to the device.
+void apply_samples(const Application& all, const MaskIndex& index, const Tensor& rng_state) {
+  Application first = all;
+  if (rng_state.dim() == 1) {
+    first.map = make_index_map(all.in, all.out, index);
+    return all.out.is_cuda() ? cuda::apply(first, rng_state) : cpu::apply(first, rng_state);
+  }
+  const Strides strides =
+      index.strides.has_value() ? Strides(index.strides->slice(1)) : Strides();
+  const auto take = [&](int64_t sample) {
+    first.in = all.in.defined() ? all.in.select(0, sample) : all.in;
+    first.out = all.out.select(0, sample);
+  };
+  if (rng_state.dim() > 2) {
+    for (int64_t sample = 0; sample < rng_state.size(0); ++sample) {
+      take(sample);
+      apply_samples(first, {strides, index.base}, rng_state.select(0, sample));
+    }
+    return;
+  }
+  take(0);
+  const Tensor& source = all.in.defined() ? all.in : all.out;
+  first.samples = {rng_state.size(0), source.stride(0), all.out.stride(0), rng_state.stride(0)};
+  apply_samples(first, {strides, index.base}, rng_state.select(0, 0));
+}
+
 void apply(
     const Tensor& in,
     const Tensor& out,
@@ -88,20 +112,9 @@ void apply(
     const Coefficients& coefficients,
     const MaskIndex& index,
     const Tensor& rng_state) {
-  if (rng_state.dim() > 1) {
-    const Strides inner =
-        index.strides.has_value() ? Strides(index.strides->slice(1)) : Strides();
-    for (int64_t sample = 0; sample < rng_state.size(0); ++sample) {
-      apply(
-          in.defined() ? in.select(0, sample) : in, out.select(0, sample), threshold,
-          coefficients, {inner, index.base}, rng_state.select(0, sample));
-    }
-    return;
-  }
-  apply_unless_trivial(
-      in, out, threshold, coefficients, index, [&](const Application& application) {
-        out.is_cuda() ? cuda::apply(application, rng_state) : cpu::apply(application, rng_state);
-      });
+  apply_unless_trivial(in, out, threshold, coefficients, [&] {
+    apply_samples({in, out, threshold, coefficients, {}, {}}, index, rng_state);
+  });
 }
 
 Coefficients make_coefficients(Threshold threshold, Factor scale, double shift, double fill) {
@@ -220,12 +233,13 @@ Tensor apply_call(
   }
   Tensor rng_state;
   bool drawn = false;
-  apply_unless_trivial(
-      input, out, threshold, coefficients, index, [&](const Application& application) {
-        rng_state = out.is_cuda() ? cuda::draw_and_apply(application, generator, want_state)
-                                  : cpu::draw_and_apply(application, generator, want_state);
-        drawn = true;
-      });
+  apply_unless_trivial(input, out, threshold, coefficients, [&] {
+    const Application application{
+        input, out, threshold, coefficients, make_index_map(input, out, index), {}};
+    rng_state = out.is_cuda() ? cuda::draw_and_apply(application, generator, want_state)
+                              : cpu::draw_and_apply(application, generator, want_state);
+    drawn = true;
+  });
   // A call reserves its random numbers whatever its size and probability.
   return drawn ? rng_state : kernels::draw(input, {}, generator);
 }

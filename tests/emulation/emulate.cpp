@@ -33,6 +33,7 @@ StateSource make_source(const int64_t* state, int64_t intragraph, int capture, i
 
 extern "C" {
 
+// samples: how many, and the steps between their inputs, outputs and states.
 // dims: ndim rows of (size, input stride, output stride, mask stride), outermost first.
 int emulate(
     const void* in,
@@ -48,7 +49,8 @@ int emulate(
     const int64_t* state,
     int64_t intragraph,
     int capture,
-    int64_t* written) {
+    int64_t* written,
+    const int64_t* samples) {
   IndexMap map;
   map.base = base;
   for (int d = ndim - 1; d >= 0; --d) {
@@ -56,10 +58,14 @@ int emulate(
     map.push(Dim{dim[0], dim[1], dim[2], dim[3]});
   }
   map.normalize();
+  StateSource source = make_source(state, intragraph, capture, written);
+  if (samples[0] > 1) {  // as with an rng_state that is given: all are read from device memory
+    source = {state, state + 1};
+  }
   return dropout::cuda::launch(
-      {in != nullptr ? in : out, out, static_cast<ScalarType>(dtype),
-       make_source(state, intragraph, capture, written), Threshold::from_probability(p),
-       Coefficients{scale, shift, fill}},
+      {in != nullptr ? in : out, out, static_cast<ScalarType>(dtype), source,
+       Threshold::from_probability(p), Coefficients{scale, shift, fill},
+       dropout::Samples{samples[0], samples[1], samples[2], samples[3]}},
       map, nullptr);
 }
 

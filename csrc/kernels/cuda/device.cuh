@@ -17,10 +17,11 @@ template <class... Parameters, class... Arguments>
 cudaError_t start(
     void (*kernel)(Parameters...),
     unsigned blocks,
+    unsigned samples,
     unsigned threads,
     cudaStream_t stream,
     const Arguments&... arguments) {
-  kernel<<<blocks, threads, 0, stream>>>(arguments...);
+  kernel<<<dim3(blocks, samples), threads, 0, stream>>>(arguments...);
   return cudaGetLastError();
 }
 

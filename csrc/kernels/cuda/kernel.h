@@ -28,6 +28,7 @@ struct Task {
   StateSource source;
   Threshold threshold;
   Coefficients coefficients;
+  Samples samples;  // each finds its state at source.seed and source.offset, if there are many
 };
 
 // On the current device. `map` is normalized and not empty.

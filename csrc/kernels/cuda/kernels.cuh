@@ -34,13 +34,14 @@ __device__ __forceinline__ int64_t divide(int64_t n, int64_t size, int64_t& rema
   return quotient;
 }
 
-__device__ __forceinline__ RngState load_state(const StateSource& source) {
+// `step` leads to the state of this sample.
+__device__ __forceinline__ RngState load_state(const StateSource& source, int64_t step = 0) {
   RngState state = source.value;
   if (source.seed != nullptr) {
-    state.seed = static_cast<uint64_t>(*source.seed);
+    state.seed = static_cast<uint64_t>(source.seed[step]);
   }
   if (source.offset != nullptr) {
-    state.offset += static_cast<uint64_t>(*source.offset);
+    state.offset += static_cast<uint64_t>(source.offset[step]);
   }
   state.offset >>= source.shift;
   if (source.written != nullptr && blockIdx.x == 0 && threadIdx.x == 0) {
@@ -110,10 +111,15 @@ __global__ void __launch_bounds__(kThreads) dropout_rows(
     Rows rows,
     StateSource source,
     Threshold threshold,
-    Rule rule) {
+    Rule rule,
+    Samples samples,
+    int64_t first_sample) {
   using T = typename Rule::Element;
   constexpr int kAccesses = kBlock / V;
-  const RngState state = load_state(source);
+  const int64_t sample = first_sample + blockIdx.y;
+  x += sample * samples.in;
+  y += sample * samples.out;
+  const RngState state = load_state(source, sample * samples.state);
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t first_warp = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) / kWarp;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * (kThreads / kWarp);
@@ -203,9 +209,14 @@ __global__ void __launch_bounds__(kThreads) dropout_strided(
     Strided strided,
     StateSource source,
     Threshold threshold,
-    Rule rule) {
+    Rule rule,
+    Samples samples,
+    int64_t first_sample) {
   using T = typename Rule::Element;
-  const RngState state = load_state(source);
+  const int64_t sample = first_sample + blockIdx.y;
+  x += sample * samples.in;
+  y += sample * samples.out;
+  const RngState state = load_state(source, sample * samples.state);
   const int64_t threads = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t unit = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
        unit < strided.units; unit += threads) {

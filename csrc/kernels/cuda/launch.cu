@@ -12,6 +12,8 @@ constexpr int64_t kShortestRow = kTile / 2;
 // Enough blocks for several waves on the largest device, beyond which each does more.
 constexpr int64_t kManyBlocks = 16384;
 constexpr int64_t kUnitsPerThread = 4;
+// Blocks along the second dimension of a grid.
+constexpr int64_t kMaxSamples = 65535;
 
 unsigned grid(int64_t units, int64_t units_per_block) {
   const int64_t blocks = divide_up(units, units_per_block);
@@ -37,6 +39,8 @@ bool wide_accesses(
   };
   bool wide = dense.in == 1 && dense.out == 1 && aligned(task.in) && aligned(task.out) &&
               (split_blocks || map.base % static_cast<uint64_t>(width) == 0);
+  const Samples& samples = task.samples;
+  wide = wide && samples.in % width == 0 && samples.out % width == 0;
   for (int d = 0; d < map.ndim; ++d) {
     const Dim& dim = map.dims[d];
     wide = wide && (d == dense_dim || (dim.in % width == 0 && dim.out % width == 0 &&
@@ -64,6 +68,27 @@ int64_t product(const Outer& outer) {
   return n;
 }
 
+// Launches the kernel on every sample, as many at a time as a grid has room for.
+template <class T, class Kernel, class Work, class Rule>
+cudaError_t launch_samples(
+    const Kernel& kernel,
+    unsigned blocks,
+    const Task& task,
+    const Work& work,
+    const Rule& rule,
+    cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  for (int64_t first = 0; error == cudaSuccess && first < task.samples.count;
+       first += kMaxSamples) {
+    const int64_t count = std::min(kMaxSamples, task.samples.count - first);
+    error = start(
+        kernel, blocks, static_cast<unsigned>(count), kThreads, stream,
+        static_cast<const T*>(task.in), static_cast<T*>(task.out), work, task.source,
+        task.threshold, rule, task.samples, first);
+  }
+  return error;
+}
+
 template <class Rule>
 cudaError_t launch_rows(
     const Task& task, const IndexMap& map, const Rule& rule, cudaStream_t stream) {
@@ -84,10 +109,8 @@ cudaError_t launch_rows(
   const auto kernel =
       wide ? (single ? dropout_rows<Rule, kWidth, true> : dropout_rows<Rule, kWidth, false>)
            : (single ? dropout_rows<Rule, 1, true> : dropout_rows<Rule, 1, false>);
-  return start(
-      kernel, grid(rows.tiles, kThreads / kWarp), kThreads, stream,
-      static_cast<const T*>(task.in), static_cast<T*>(task.out), rows, task.source,
-      task.threshold, rule);
+  const unsigned blocks = grid(rows.tiles, kThreads / kWarp);
+  return launch_samples<T>(kernel, blocks, task, rows, rule, stream);
 }
 
 template <class Rule>
@@ -110,9 +133,7 @@ cudaError_t launch_strided(
   strided.runs_per_dim = divide_up(strided.run.size, kRun);
   strided.units = strided.packs * strided.runs_per_dim * product(strided.outer);
   const auto kernel = wide ? dropout_strided<Rule, kWidth> : dropout_strided<Rule, 1>;
-  return start(
-      kernel, grid(strided.units, kThreads), kThreads, stream, static_cast<const T*>(task.in),
-      static_cast<T*>(task.out), strided, task.source, task.threshold, rule);
+  return launch_samples<T>(kernel, grid(strided.units, kThreads), task, strided, rule, stream);
 }
 
 }  // namespace
@@ -125,7 +146,7 @@ cudaError_t launch(const Task& task, const IndexMap& map, cudaStream_t stream) {
 }
 
 cudaError_t launch_write_states(const StateSource& source, int64_t count, cudaStream_t stream) {
-  return start(write_states, grid(count, kThreads), kThreads, stream, source, count);
+  return start(write_states, grid(count, kThreads), 1, kThreads, stream, source, count);
 }
 
 }  // namespace dropout::cuda

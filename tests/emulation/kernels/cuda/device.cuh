@@ -21,6 +21,7 @@
 
 struct Index3 {
   unsigned x = 0;
+  unsigned y = 0;
 };
 inline thread_local Index3 blockIdx, blockDim, threadIdx, gridDim;
 
@@ -110,14 +111,17 @@ template <class... Parameters, class... Arguments>
 cudaError_t start(
     void (*kernel)(Parameters...),
     unsigned blocks,
+    unsigned samples,
     unsigned threads,
     cudaStream_t /*stream*/,
     const Arguments&... arguments) {
   const auto warp = std::make_unique<emulation::Warp>();
   gridDim.x = blocks;
   blockDim.x = threads;
-  for (unsigned block = 0; block < blocks; ++block) {
-    blockIdx.x = block;
+  gridDim.y = samples;
+  for (unsigned block = 0; block < blocks * samples; ++block) {
+    blockIdx.x = block % blocks;
+    blockIdx.y = block / blocks;
     for (unsigned first = 0; first < threads; first += emulation::kLanes) {
       const int count = static_cast<int>(std::min<unsigned>(emulation::kLanes, threads - first));
       warp->run(first, count, [&] { kernel(arguments...); });
