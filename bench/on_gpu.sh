@@ -10,13 +10,15 @@
 #                compute-sanitizer over bench.sanitizer_sweep, beside the tests
 #   bench        python -m bench --device cuda, with the project's bars
 #   audit        python -m bench.audit --device cuda
+#   structured   python -m bench.structured --device cuda
 #   transformer  python -m bench.transformer --device cuda
 #
 # build always runs. A step that fails does not stop the others; the exit status is the number of
 # steps that failed. Steps share ON_GPU_SECONDS (530); one that runs out of time counts as failed.
 # OUT gets summary.txt, steps.log, tests.log, sanitizer.log, and the results: bench.json, bench.png,
-# audit.json, transformer.json. PYTHON names the interpreter. Nothing is downloaded and nothing is
-# written outside OUT and a temporary folder. ON_GPU_REHEARSE=1 goes through the motions on a CPU.
+# audit.json, structured.json, transformer.json. PYTHON names the interpreter. Nothing is downloaded
+# and nothing is written outside OUT and a temporary folder. ON_GPU_REHEARSE=1 goes through the
+# motions on a CPU.
 
 set -uo pipefail
 
@@ -28,7 +30,7 @@ fi
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 mkdir -p "$1" && OUT=$(cd "$1" && pwd -P) || exit 73
 shift
-WANTED=" ${*:-tests memcheck racecheck synccheck initcheck bench audit transformer} "
+WANTED=" ${*:-tests memcheck racecheck synccheck initcheck bench audit structured transformer} "
 PYTHON=${PYTHON:-python3}
 SECONDS_IN_ALL=${ON_GPU_SECONDS:-530}
 DEVICE=cuda
@@ -142,6 +144,7 @@ export PYTHONPATH=$SITE PYTHONUNBUFFERED=1
 RESERVED=0
 wanted bench && RESERVED=$((RESERVED + 170))
 wanted audit && RESERVED=$((RESERVED + 30))
+wanted structured && RESERVED=$((RESERVED + 20))
 wanted transformer && RESERVED=$((RESERVED + 60))
 if wanted tests; then
   step tests "$OUT/tests.log" 400 "$RESERVED" \
@@ -170,8 +173,9 @@ if [[ $DEVICE == cpu ]]; then
 fi
 # shellcheck disable=SC2086  # these are lists of words
 {
-  measure bench 90 bench --sizes $SIZES $OPTIONS --plot "$OUT/bench.png"
-  measure audit 60 bench.audit $AUDIT
+  measure bench 110 bench --sizes $SIZES $OPTIONS --plot "$OUT/bench.png"
+  measure audit 80 bench.audit $AUDIT
+  measure structured 60 bench.structured --seconds 0.1
   measure transformer 0 bench.transformer $TRANSFORMER
 }
 

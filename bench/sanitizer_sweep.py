@@ -68,6 +68,10 @@ def _results(x: Tensor, p: float, device: str) -> Iterator[tuple[str, Tensor]]:
         yield "in place", dropout_ext.functional.dropout(buffer, p, inplace=True, rng_state=state)
     mask = dropout_ext.functional.dropout_mask(tuple(x.shape), p, rng_state=state)
     yield "mask", mask.to(torch.int16)
+    last = dropout_ext.functional.dropout(x, p, rng_state=state, broadcast_dims=-1)
+    yield "shared along the last dimension", last
+    states = torch.stack([state, *(state + k for k in range(1, x.size(0)))])[: x.size(0)]
+    yield "a state for each row", torch.ops.dropout_ext.dropout(x, p, states)
 
 
 def sweep(device: str) -> list[str]:
