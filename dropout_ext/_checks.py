@@ -1,7 +1,9 @@
 """Argument checks that eager and traced calls share; the operators check the rest."""
 
+import warnings
 from typing import Any
 
+import torch
 from torch import Generator, Tensor
 
 UPSCALE, DOWNSCALE = MODES = "upscale_in_train", "downscale_in_infer"
@@ -66,6 +68,22 @@ def check_rng_state(rng_state: Any) -> None:
         raise ValueError(
             "dropout: rng_state must have shape [2] (seed, offset), but got shape "
             f"{list(rng_state.shape)}"
+        )
+
+
+def warn_if_checkpointed() -> None:
+    """Of a draw from a generator that ``torch.utils.checkpoint`` will not restore.
+
+    It watches what is saved for backward, which is how it is seen here; with ``use_reentrant=True``
+    nothing is saved, and nothing seen.
+    """
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    if hooks is not None and hooks[0].__qualname__.startswith("_checkpoint_hook."):
+        warnings.warn(
+            "dropout: torch.utils.checkpoint does not restore a generator of its own when it runs "
+            "the forward pass again: that pass will have another mask, and the gradients will be "
+            "wrong. Pass rng_state instead, or restore the generator by context_fn",
+            stacklevel=4,
         )
 
 

@@ -48,6 +48,15 @@ def test_preserved_generator(device: torch.device, use_reentrant: bool) -> None:
     assert_equal(plain, again)
 
 
+def test_generator_is_warned_of(device: torch.device) -> None:
+    """checkpoint restores default generators alone; the gradients would silently be wrong."""
+    x = torch.ones(300, device=device, requires_grad=True)
+    generator = torch.Generator(device)
+    F.dropout(x, generator=generator)
+    with pytest.warns(UserWarning, match="checkpoint does not restore a generator"):
+        checkpoint(lambda t: F.dropout(t, generator=generator), x, use_reentrant=False)
+
+
 @pytest.mark.parametrize("use_reentrant", [False, True])
 def test_explicit_state_needs_no_generator(device: torch.device, use_reentrant: bool) -> None:
     def again(x: torch.Tensor) -> torch.Tensor:

@@ -168,6 +168,7 @@ def test_checkpoint_saves_a_draw_and_nothing_else(device: torch.device) -> None:
     assert sum(t.nbytes for t in saved if t.data_ptr() != x.data_ptr()) == 16
 
 
+@pytest.mark.filterwarnings("ignore:dropout. torch.utils.checkpoint does not restore")
 def test_checkpoint_with_a_generator(device: torch.device) -> None:
     """torch saves the state of the default generator alone: this draw must not be repeated."""
     generator = torch.Generator(device).manual_seed(1)

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dropout_ext import _C, _dtensor
-from dropout_ext._checks import check_generator, check_rng_state, check_tensor
+from dropout_ext._checks import check_generator, check_rng_state, check_tensor, warn_if_checkpointed
 from dropout_ext._index_map import Shard, index_map
 from dropout_ext._tracing import traced_draw
 
@@ -65,6 +65,8 @@ def apply(
     """Draws unless there is a state, and applies; ``p`` has been checked."""
     if generator is not None:
         check_generator(generator, input, rng_state)
+        if not torch.compiler.is_compiling():
+            warn_if_checkpointed()
     if rng_state is not None:
         check_rng_state(rng_state)
     if type(input) not in _PLAIN:
