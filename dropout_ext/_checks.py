@@ -78,7 +78,8 @@ def warn_if_checkpointed() -> None:
     nothing is saved, and nothing seen.
     """
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
-    if hooks is not None and hooks[0].__qualname__.startswith("_checkpoint_hook."):
+    pack = getattr(hooks[0], "__qualname__", "") if hooks is not None else ""
+    if pack.startswith("_checkpoint_hook."):
         warnings.warn(
             "dropout: torch.utils.checkpoint does not restore a generator of its own when it runs "
             "the forward pass again: that pass will have another mask, and the gradients will be "

@@ -40,7 +40,8 @@ def dropout(
     The backward pass computes the mask again: 16 bytes are kept for it.
 
     Args:
-        input: float64, float32, bfloat16 or float16 tensor of any shape and strides.
+        input: float64, float32, bfloat16 or float16 tensor of any shape and strides; or a nested
+            tensor of jagged layout, whose elements are counted as its values stand.
         p: probability of an element to be zeroed, in [0, 1].
         training: if False, the input itself is returned.
         inplace: write the result into ``input``.
@@ -67,7 +68,8 @@ def dropout(
         TypeError: ``input`` of another dtype or layout; ``rng_state`` not int64.
         IndexError: ``broadcast_dims`` out of range.
         RuntimeError: ``generator`` or ``rng_state`` on another device; ``inplace`` on a leaf that
-            requires grad or on memory that overlaps itself; a CUDA tensor in a build without CUDA.
+            requires grad or on memory that overlaps itself; a CUDA tensor in a build without CUDA;
+            a DTensor that is a pending sum (Partial); shared decisions of a nested tensor.
     """
     # As `overridable` does, but without a second call, which would be felt here.
     if has_torch_function_unary(input):
