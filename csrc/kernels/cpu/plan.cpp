@@ -76,9 +76,9 @@ Plan make_plan(const IndexMap& map, const Task& task) {
     plan.kind = Kind::kFlat;
     plan.units = divide_up(plan.row.size, kWord);
     plan.grain = kGrainElements / kWord;
-    // In place the caches hold what is written: it was read there.
-    plan.stream = task.in != task.out &&
-                  plan.row.size * element_size(task.dtype) >= kStreamBytes &&
+    // In place the caches hold what is written, as it was read there.
+    const bool in_place = task.in == task.out && task.dtype != ScalarType::kBool;
+    plan.stream = !in_place && plan.row.size * element_size(task.dtype) >= kStreamBytes &&
                   reinterpret_cast<uintptr_t>(task.out) % kStreamAlignment == 0;
     return plan;
   }
