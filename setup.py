@@ -7,6 +7,7 @@ errors.
 
 import os
 import pathlib
+import re
 import subprocess
 
 import torch
@@ -40,6 +41,29 @@ CXX_FLAGS = ["-O3", "-std=c++20", "-fopenmp", "-ffp-contract=off", "-fvisibility
 NVCC_FLAGS = ["-O3", "-std=c++20", "--fmad=false", "-Xcompiler=-fvisibility=hidden"]
 
 
+def nvcc(home: str, *options: str) -> str:
+    """What the compiler of this toolkit prints; nothing if there is none."""
+    command = [pathlib.Path(home) / "bin" / "nvcc", *options]
+    try:
+        printed = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return printed.stdout + printed.stderr
+
+
+def find_toolkit() -> str | None:
+    """The folder of the CUDA toolkit, told to torch where it takes that of a wrapper for it."""
+    home = cpp_extension.CUDA_HOME
+    if home is None:
+        return None
+    top = re.search(r"^#\$ TOP=(.+)$", nvcc(home, "--dryrun", "-x", "cu", os.devnull), re.MULTILINE)
+    for folder in (home, top and os.path.realpath(top[1])):
+        if folder and os.path.exists(os.path.join(folder, "include", "cuda_runtime_api.h")):
+            cpp_extension.CUDA_HOME = os.environ["CUDA_HOME"] = folder
+            return folder
+    return None
+
+
 def build_with_cuda() -> bool:
     forced = os.environ.get("FORCE_CUDA")
     if forced not in (None, "", "0", "1"):
@@ -50,8 +74,16 @@ def build_with_cuda() -> bool:
     missing = []
     if torch.version.cuda is None:
         missing.append(f"torch {torch.__version__} is a build without CUDA")
-    if cpp_extension.CUDA_HOME is None:
-        missing.append("no CUDA toolkit was found (CUDA_HOME)")
+    else:
+        toolkit = find_toolkit()
+        release = toolkit and re.search(r"release (\d+)", nvcc(toolkit, "--version"))
+        if not release:
+            missing.append("no CUDA toolkit was found (CUDA_HOME)")
+        elif release[1] != torch.version.cuda.split(".")[0]:
+            missing.append(
+                f"the CUDA toolkit that was found is of version {release[1]}, but torch "
+                f"{torch.__version__} of {torch.version.cuda}"
+            )
     if missing and forced == "1":
         raise SystemExit("FORCE_CUDA=1, but " + " and ".join(missing))
     print(f"dropout_ext: building {'without' if missing else 'with'} CUDA {missing or ''}")
@@ -60,9 +92,7 @@ def build_with_cuda() -> bool:
 
 def default_cuda_archs() -> str:
     """Those that the toolkit knows, and PTX of the newest for those to come."""
-    nvcc = pathlib.Path(cpp_extension.CUDA_HOME) / "bin" / "nvcc"
-    known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True)
-    virtual = set(known.stdout.split())
+    virtual = set(nvcc(cpp_extension.CUDA_HOME, "--list-gpu-arch").split())
     archs = [arch for arch in CUDA_ARCHS if f"compute_{arch.replace('.', '')}" in virtual]
     return ";".join(archs) + "+PTX"
 
