@@ -71,19 +71,22 @@ def check_rng_state(rng_state: Any) -> None:
         )
 
 
-def warn_if_checkpointed() -> None:
+def warn_if_checkpointed(generator: Generator) -> None:
     """Of a draw from a generator that ``torch.utils.checkpoint`` will not restore.
 
     It watches what is saved for backward, which is how it is seen here; with ``use_reentrant=True``
-    nothing is saved, and nothing seen.
+    nothing is saved, and nothing seen, nor where other hooks watch too.
     """
+    if generator is torch.default_generator or generator in torch.cuda.default_generators:
+        return
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
     pack = getattr(hooks[0], "__qualname__", "") if hooks is not None else ""
     if pack.startswith("_checkpoint_hook."):
         warnings.warn(
             "dropout: torch.utils.checkpoint does not restore a generator of its own when it runs "
             "the forward pass again: that pass will have another mask, and the gradients will be "
-            "wrong. Pass rng_state instead, or restore the generator by context_fn",
+            "wrong. Pass rng_state instead (or restore the generator by context_fn, and ignore "
+            "this warning)",
             stacklevel=4,
         )
 

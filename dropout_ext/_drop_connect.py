@@ -50,6 +50,9 @@ def drop_connect(
     the name that torch gives it, ``parametrizations.weight.original``, in ``named_parameters``, in
     :func:`torch.func.functional_call` and for an optimizer whose state is keyed by names.
 
+    A copy by :func:`copy.deepcopy` shares the class that torch made for the module: remove
+    DropConnect from a copy or from the original, not from both.
+
     Each time the parameter is read, a mask is drawn. A module that reads it several times in a
     forward, as nn.LSTM does, has one mask within :func:`torch.nn.utils.parametrize.cached`.
 
@@ -113,8 +116,8 @@ def remove_drop_connect(module: AnyModule, name: str = "weight") -> AnyModule:
         owner: Any = module
         for hook in owner._bare_key_hooks:
             hook.remove()
-        for bare in owner._bare_keys:  # parametrize puts the parameter at the end
-            _rename(owner._parameters, bare, bare)
+        # parametrize puts the parameter at the end
+        _reorder(owner._parameters, owner._bare_keys, "")
         del owner._bare_keys, owner._bare_key_hooks
     return module
 
@@ -143,13 +146,20 @@ def _rename(state_dict: dict[str, Any], old: str, new: str) -> None:
         state_dict[new] = state_dict.pop(old)
 
 
+def _reorder(values: dict[str, Any], bare: list[str], prefix: str) -> None:
+    """The order of a bare module: its keys, then those that were added to it later."""
+    keys = [f"{prefix}{key}" for key in bare]
+    later = [key for key in values if key.startswith(prefix) and key not in keys]
+    for key in keys + later:
+        _rename(values, key, key)
+
+
 def _to_bare_keys(
     module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any
 ) -> None:
     for parametrized, bare in _keys(module, prefix):
         _rename(state_dict, parametrized, bare)
-    for bare in module._bare_keys:  # type: ignore[union-attr]
-        _rename(state_dict, f"{prefix}{bare}", f"{prefix}{bare}")  # in the order of a bare module
+    _reorder(state_dict, module._bare_keys, prefix)  # type: ignore[arg-type]
 
 
 def _from_bare_keys(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -43,8 +43,9 @@ def index_map(
 
 
 def _normalized(dims: Sequence[int], ndim: int) -> set[int]:
-    if ndim == 0 and all(d in (-1, 0) for d in dims):
-        return set()  # as torch has it, a scalar may be taken for one dimension
+    if ndim == 0:  # as torch has it, a scalar may be taken for one dimension
+        _normalized(dims, 1)
+        return set()
     for d in dims:
         if not -ndim <= d < ndim:
             raise IndexError(

@@ -152,6 +152,7 @@ def test_jagged_nested_tensor(device: torch.device) -> None:
     expected = F.dropout(torch.cat(rows), 0.5, rng_state=rng_tensor)
     assert torch.equal(y.values(), expected)
     assert (y + nested).shape == nested.shape
+    assert y._metadata_cache.keys() == nested._metadata_cache.keys()
     y.values().sum().backward()
     assert torch.equal(
         nested.grad.values(), F.dropout(torch.ones(8, 4, device=device), 0.5, rng_state=rng_tensor)

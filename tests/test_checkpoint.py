@@ -53,6 +53,8 @@ def test_generator_is_warned_of(device: torch.device) -> None:
     x = torch.ones(300, device=device, requires_grad=True)
     generator = torch.Generator(device)
     F.dropout(x, generator=generator)
+    default = torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[0]
+    checkpoint(lambda t: F.dropout(t, generator=default), x, use_reentrant=False)
     with pytest.warns(UserWarning, match="checkpoint does not restore a generator"):
         checkpoint(lambda t: F.dropout(t, generator=generator), x, use_reentrant=False)
 

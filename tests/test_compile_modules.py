@@ -15,6 +15,7 @@ import torch
 import torch._dynamo
 import torch._dynamo.compiled_autograd
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
 from torch.func import functional_call, vmap
 
 import dropout_ext
@@ -199,10 +200,12 @@ def test_compiled_autograd(device: torch.device, name: str) -> None:
             loss.backward()
 
     torch._dynamo.reset()
+    counters.clear()
     for expected, computed in zip(
         gradients(torch.Tensor.backward), gradients(compiled), strict=True
     ):
         assert torch.equal(computed, expected)
+    assert counters["compiled_autograd"]["captures"] <= 2, "once static, once for any size"
 
 
 def test_symbolic_probability(device: torch.device) -> None:

@@ -14,6 +14,7 @@ import torch
 import torch._dynamo
 import torch._functorch.config as functorch_config
 import torch._inductor.config as inductor_config
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
 import dropout_ext
@@ -188,6 +189,16 @@ def test_checkpoint_with_a_generator(device: torch.device) -> None:
         found.append([y, *torch.autograd.grad(y, x, torch.ones_like(y))])
     for eager, traced in zip(*found, strict=True):
         torch.testing.assert_close(traced, eager)
+
+
+def test_symbolic_shapes_in_place(device: torch.device) -> None:
+    """Traced outside Dynamo: what is in place has sizes, but neither numbers nor memory."""
+    x = torch.randn(40, 30, device=device)
+    traced = make_fx(lambda t: F.dropout(t.t() * 1, 0.5, inplace=True), tracing_mode="symbolic")(x)
+    torch.manual_seed(1)
+    expected = F.dropout(x.t(), 0.5)
+    torch.manual_seed(1)
+    assert torch.equal(traced(x), expected)
 
 
 def test_aot_function_of_eager_code(device: torch.device) -> None:

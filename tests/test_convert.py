@@ -236,13 +236,42 @@ def padded(layer: nn.Module, padding: Tensor) -> nn.Module:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_attention_in_half_precision(dtype: torch.dtype) -> None:
-    """As exact as torch's, with scores that overflow float16."""
-    query, key, value = (torch.randn(2, 3, 7, 64).mul(30).to(dtype) for _ in range(3))
-    exact = nn.functional.scaled_dot_product_attention(query.double(), key.double(), value.double())
-    theirs = nn.functional.scaled_dot_product_attention(query, key, value).double()
-    ours = F.scaled_dot_product_attention(query, key, value, dropout_p=1e-12)
-    assert ours.dtype == dtype
-    assert (ours.double() - exact).abs().max() <= 1.5 * (theirs - exact).abs().max()
+    """As exact as torch's, under autocast too; and with scores that overflow float16."""
+    attention = nn.functional.scaled_dot_product_attention
+    for size, factor in ((64, 3), (7, 300)):
+        query, key, value = (torch.randn(2, 3, size, 64).mul(factor).to(dtype) for _ in range(3))
+        exact = attention(query.double(), key.double(), value.double())
+        error = (attention(query, key, value) - exact).abs().mean()
+        for enabled in (False, True):
+            with torch.autocast("cpu", dtype, enabled=enabled):
+                ours = F.scaled_dot_product_attention(query, key, value, dropout_p=1e-12)
+            assert ours.dtype == dtype
+            assert (ours - exact).abs().mean() <= 1.1 * error
+
+
+def test_attention_under_autocast() -> None:
+    """The dtype of torch's."""
+    x = torch.randn(2, 5, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        for p in (0.0, 0.5):
+            assert F.scaled_dot_product_attention(x, x, x, dropout_p=p).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attn_mask": torch.ones(5, 5, dtype=torch.uint8)},
+        {"attn_mask": torch.ones(5, 5, dtype=torch.float16)},
+        {"attn_mask": torch.ones(3, 5, 5, dtype=torch.bool)},
+        {"value": torch.ones(2, 5, 8, dtype=torch.float64)},
+    ],
+)
+def test_attention_refuses_what_torch_does(wrong: dict[str, Any]) -> None:
+    x = torch.randn(2, 5, 8)
+    arguments = {"query": x, "key": x, "value": x, **wrong}
+    for p in (0.0, 0.5):
+        with pytest.raises(RuntimeError):
+            F.scaled_dot_product_attention(dropout_p=p, **arguments)
 
 
 def test_attention_takes_one_mask() -> None:

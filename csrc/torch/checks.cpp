@@ -124,6 +124,9 @@ void check_mask_strides(size_t strides, size_t ndim) {
 
 void check_writable(const at::Tensor& tensor) {
   at::assert_no_internal_overlap(tensor);
+  if (tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {
+    return;  // shapes without memory
+  }
   if (!tensor.has_storage() || tensor.is_meta() || tensor.is_contiguous() ||
       tensor.numel() == 0) {
     return;

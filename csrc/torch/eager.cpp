@@ -2,6 +2,7 @@
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/record_function.h>
+#include <c10/core/InferenceMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 #include <torch/csrc/autograd/VariableTypeUtils.h>
 
@@ -117,6 +118,9 @@ Tensor dropout_eager(
     check_mask_strides(call.mask_strides->size(), static_cast<size_t>(input.dim()));
   }
   if (call.inplace) {
+    TORCH_CHECK(
+        !input.is_inference() || c10::InferenceMode::is_enabled(),
+        "Inplace update to inference tensor outside InferenceMode is not allowed");
     check_writable(input);
   }
   return directly(input, call, generator, rng_state);

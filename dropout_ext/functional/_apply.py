@@ -66,7 +66,7 @@ def apply(
     if generator is not None:
         check_generator(generator, input, rng_state)
         if not torch.compiler.is_compiling():
-            warn_if_checkpointed()
+            warn_if_checkpointed(generator)
     if rng_state is not None:
         check_rng_state(rng_state)
     if type(input) not in _PLAIN:
@@ -75,7 +75,8 @@ def apply(
             local = functools.partial(apply, p=p, kept=kept, broadcast_dims=broadcast_dims)
             return _dtensor.apply(local, input, inplace, generator, rng_state, shard)
         if input.is_nested:
-            per_element = broadcast_dims == () and shard is None
+            shared = isinstance(broadcast_dims, int) or len(broadcast_dims) > 0
+            per_element = not shared and shard is None
             return _jagged(input, p, inplace, generator, rng_state, kept, per_element)
     if broadcast_dims == () and shard is None:
         strides, base = None, 0
@@ -105,7 +106,12 @@ def _jagged(
         )
     values = apply(input.values(), p, False, generator, rng_state, kept)
     nested: Tensor = torch.nested.nested_tensor_from_jagged(
-        values, input.offsets(), input.lengths(), jagged_dim=input._ragged_idx
+        values,
+        input.offsets(),
+        input.lengths(),
+        jagged_dim=input._ragged_idx,
+        min_seqlen=input._maybe_min_seqlen,
+        max_seqlen=input._maybe_max_seqlen,
     )
     return nested
 

@@ -69,7 +69,8 @@ def dropout(
         IndexError: ``broadcast_dims`` out of range.
         RuntimeError: ``generator`` or ``rng_state`` on another device; ``inplace`` on a leaf that
             requires grad or on memory that overlaps itself; a CUDA tensor in a build without CUDA;
-            a DTensor that is a pending sum (Partial); shared decisions of a nested tensor.
+            a DTensor that is a pending sum (Partial); a nested tensor in place or with shared
+            decisions.
     """
     # As `overridable` does, but without a second call, which would be felt here.
     if has_torch_function_unary(input):

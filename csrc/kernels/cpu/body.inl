@@ -188,7 +188,7 @@ inline void transpose_bits(uint64_t* rows) {
   }
 }
 
-// Appends pieces of less than kWord bits to a run of keep words.
+// Appends pieces of at most kWord bits to a run of keep words.
 class BitWriter {
  public:
   explicit BitWriter(uint64_t* words) : words_(words) {}
