@@ -58,6 +58,16 @@ def test_mask(backend: torch.device, batch: tuple[int, ...]) -> None:
         assert_bits(mask.view(-1, 9, 70)[k], expected, f"sample {k}")
 
 
+def test_samples_among_threads(backend: torch.device) -> None:
+    """So many that threads begin and end within samples, which some have to share."""
+    stacked, numbers = states((6,), backend)
+    for sample in ((70_001,), (65, 65, 33)):
+        x = random_bits((6, *sample), torch.float32).to(backend)
+        y = ops.dropout(x, 0.4, stacked)
+        for k, number in enumerate(numbers):
+            assert_bits(y[k], expected_dropout(x[k], 0.4, tuple(number)), f"sample {k}")
+
+
 def test_map_of_a_sample(backend: torch.device) -> None:
     """Strides and base are those within a sample; what stands at the batch is ignored."""
     stacked, numbers = states((4,), backend)

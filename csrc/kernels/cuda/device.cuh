@@ -8,6 +8,9 @@
 
 namespace dropout::cuda {
 
+// Blocks that a grid has room for in its second dimension.
+constexpr int64_t kMaxSamples = 65535;
+
 // `value` of the given lane. The whole warp calls this together.
 __device__ __forceinline__ uint32_t from_lane(uint32_t value, int lane) {
   return __shfl_sync(0xffffffffu, value, lane);

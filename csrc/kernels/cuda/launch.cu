@@ -12,8 +12,6 @@ constexpr int64_t kShortestRow = kTile / 2;
 // Enough blocks for several waves on the largest device, beyond which each does more.
 constexpr int64_t kManyBlocks = 16384;
 constexpr int64_t kUnitsPerThread = 4;
-// Blocks along the second dimension of a grid.
-constexpr int64_t kMaxSamples = 65535;
 
 unsigned grid(int64_t units, int64_t units_per_block) {
   const int64_t blocks = divide_up(units, units_per_block);

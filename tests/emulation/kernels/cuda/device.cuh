@@ -103,6 +103,8 @@ class Warp {
 
 namespace dropout::cuda {
 
+constexpr int64_t kMaxSamples = 2;  // so that a few samples take several launches
+
 inline uint32_t from_lane(uint32_t value, int lane) {
   return emulation::Warp::current()->exchange(value, lane);
 }
