@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from dropout_ext import functional as F
 from dropout_ext._checks import check_probability
-from dropout_ext.functional._apply import INVERTED
+from dropout_ext.functional._apply import INVERTED, unchanged
 from dropout_ext.functional._channels import apply_to_channels
 
 _theirs = torch.nn.functional
@@ -32,7 +32,7 @@ def _feature_dropout(
 ) -> Tensor:
     check_probability(p)
     if not training or p == 0.0:
-        return input
+        return unchanged(input)
     return apply_to_channels(input, p, inplace, generator, None, INVERTED)
 
 

@@ -86,6 +86,9 @@ Plan make_plan(const IndexMap& map, const Task& task) {
   int inner = -1;  // the dimension that shares a unit with dims[0]
   const bool adjacent = map.ndim > 1 && rows_adjacent(plan.row, map.dims[1]);
   const bool shared_row = plan.row.mask == 0;
+  // Decisions that are far apart cost a word each, which is more than taking rows one by one.
+  const bool short_row =
+      plan.row.size < (shared_row && adjacent && map.dims[1].mask <= 1 ? kShortSharedRow : kWord);
   if (run_dim > 0 && (!shared_row || (!adjacent && plan.row.size < kWord))) {
     plan.kind = Kind::kTile;
     inner = run_dim;
@@ -94,7 +97,7 @@ Plan make_plan(const IndexMap& map, const Task& task) {
     plan.run_piece = aligned ? kAlignedTileRun : kTileRun;
     plan.run = map.dims[inner];
     plan.adjacent = plan.row.size == plan.row_piece && rows_adjacent(plan.row, plan.run);
-  } else if (adjacent && plan.row.size < (shared_row ? kShortSharedRow : kWord)) {
+  } else if (adjacent && short_row) {
     plan.kind = Kind::kPacked;
     inner = 1;
     plan.row_piece = plan.row.size;
