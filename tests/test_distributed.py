@@ -67,6 +67,7 @@ def work(rank: int, port: int, name: str) -> None:
         found = gradients(WRAPPERS[name](model()), rank)
         for mine, mean in zip(found, expected, strict=True):
             torch.testing.assert_close(mine, mean)
+        dist.barrier()  # neither leaves while the other may still talk to it
     finally:
         dist.destroy_process_group()
 
