@@ -88,28 +88,53 @@ DROPOUT_HOST_DEVICE constexpr FirstComparison compare_first(
   return result;
 }
 
-// Clears the keep bits of the ties that the second call decides against.
-DROPOUT_HOST_DEVICE constexpr uint32_t resolve_ties(
-    FirstComparison first, RngState state, uint64_t block, Threshold threshold) {
-  const Words4 words = random_words({state.seed, state.offset + 1}, block);
-  uint32_t dropped = 0;
-  for (int lane = 0; lane < kBlock; ++lane) {
-    dropped |= static_cast<uint32_t>(lane_bits(words, lane) < threshold.lo()) << lane;
+template <int kCount>
+struct KeepBlocks {
+  uint32_t bits[kCount];
+};
+
+// The keep bits of kCount blocks, `step` apart: bit j of bits[b] for element j of the b-th one.
+// `threshold` does not drop all.
+template <int kCount>
+DROPOUT_HOST_DEVICE constexpr KeepBlocks<kCount> keep_blocks(
+    RngState state, uint64_t block, uint64_t step, Threshold threshold) {
+  // Without a tie, what stands below h does not matter: a word does for its upper lane as it is.
+  uint32_t number[kCount][kBlock]{};
+  Words4 words[kCount]{};
+  uint32_t ties = 0;  // the highest bit of each half: was there one among the lanes of this half?
+  for (int b = 0; b < kCount; ++b) {
+    words[b] = random_words(state, block + static_cast<uint64_t>(b) * step);
+    for (int k = 0; k < kBlock / 2; ++k) {
+      const uint32_t word = words[b].w[k];
+      number[b][2 * k] = word << 16;
+      number[b][2 * k + 1] = word;
+      const uint32_t difference = word ^ (threshold.hi() * 0x00010001u);
+      ties |= (difference - 0x00010001u) & ~difference;  // borrows where a half is zero
+    }
   }
-  return first.keep & ~(first.tie & dropped);
+  if ((ties & 0x80008000u) != 0) {
+    for (int b = 0; b < kCount; ++b) {
+      const Words4 second =
+          random_words({state.seed, state.offset + 1}, block + static_cast<uint64_t>(b) * step);
+      for (int lane = 0; lane < kBlock; ++lane) {
+        number[b][lane] = lane_bits(words[b], lane) << 16 | lane_bits(second, lane);
+      }
+    }
+  }
+  const uint32_t t = static_cast<uint32_t>(threshold.t);
+  KeepBlocks<kCount> keep{};
+  for (int b = 0; b < kCount; ++b) {
+    for (int lane = 0; lane < kBlock; ++lane) {
+      keep.bits[b] |= static_cast<uint32_t>(number[b][lane] >= t) << lane;
+    }
+  }
+  return keep;
 }
 
 // The keep bits of elements 8 * block ... 8 * block + 7.
 DROPOUT_HOST_DEVICE constexpr uint32_t keep_block(
     RngState state, uint64_t block, Threshold threshold) {
-  const FirstComparison first = compare_first(random_words(state, block), threshold);
-  return first.tie == 0 ? first.keep : resolve_ties(first, state, block, threshold);
-}
-
-DROPOUT_HOST_DEVICE constexpr bool keep_element(
-    RngState state, uint64_t index, Threshold threshold) {
-  const uint32_t bits = keep_block(state, index >> kBlockBits, threshold);
-  return ((bits >> (index & (kBlock - 1))) & 1) != 0;
+  return keep_blocks<1>(state, block, 0, threshold).bits[0];
 }
 
 }  // namespace dropout

@@ -23,17 +23,26 @@ struct Philox {
   static constexpr uint32_t kWeyl0 = 0x9E3779B9;  // golden ratio
   static constexpr uint32_t kWeyl1 = 0xBB67AE85;  // sqrt(3) - 1
 
+  // The upper half of the product. nvcc joins the two halves to one instruction in this form, and
+  // adds a zero to each upper half of a 64-bit product.
+  static DROPOUT_HOST_DEVICE constexpr uint32_t multiply_high(uint32_t a, uint32_t b) {
+#if defined(__CUDA_ARCH__)
+    if (!__builtin_is_constant_evaluated()) {
+      return __umulhi(a, b);
+    }
+#endif
+    return static_cast<uint32_t>((static_cast<uint64_t>(a) * b) >> 32);
+  }
+
   // The 128 random bits of `counter` under the key (key0, key1).
   static DROPOUT_HOST_DEVICE constexpr Words4 generate(
       Words4 counter, uint32_t key0, uint32_t key1) {
     for (int round = 0; round < kRounds; ++round) {
-      const uint64_t product0 = static_cast<uint64_t>(kMultiplier0) * counter.w[0];
-      const uint64_t product1 = static_cast<uint64_t>(kMultiplier1) * counter.w[2];
       counter = {
-          {static_cast<uint32_t>(product1 >> 32) ^ counter.w[1] ^ key0,
-           static_cast<uint32_t>(product1),
-           static_cast<uint32_t>(product0 >> 32) ^ counter.w[3] ^ key1,
-           static_cast<uint32_t>(product0)}};
+          {multiply_high(kMultiplier1, counter.w[2]) ^ counter.w[1] ^ key0,
+           kMultiplier1 * counter.w[2],
+           multiply_high(kMultiplier0, counter.w[0]) ^ counter.w[3] ^ key1,
+           kMultiplier0 * counter.w[0]}};
       key0 += kWeyl0;
       key1 += kWeyl1;
     }

@@ -124,6 +124,22 @@ DROPOUT_HOST_DEVICE Float16 narrow<Float16>(float x) {
 #endif
 }
 
+// Both, the first in the lower half.
+template <class T>
+DROPOUT_HOST_DEVICE uint32_t narrow_pair(float first, float second) {
+  return static_cast<uint32_t>(narrow<T>(second).bits) << 16 | narrow<T>(first).bits;
+}
+#if defined(__CUDA_ARCH__)
+template <>
+DROPOUT_HOST_DEVICE uint32_t narrow_pair<BFloat16>(float first, float second) {
+  return detail::bit_cast<uint32_t>(__floats2bfloat162_rn(first, second));
+}
+template <>
+DROPOUT_HOST_DEVICE uint32_t narrow_pair<Float16>(float first, float second) {
+  return detail::bit_cast<uint32_t>(__floats2half2_rn(first, second));
+}
+#endif
+
 // What becomes of an element. Dropped values are selected, never multiplied by zero, so that a
 // dropped Inf or NaN is gone and a dropped negative number gives +0.
 
@@ -133,10 +149,8 @@ struct Scale {
   using Element = T;
   compute_t<T> scale;
 
-  DROPOUT_HOST_DEVICE T operator()(T x, bool keep) const {
-    const T scaled = narrow<T>(widen(x) * scale);
-    return keep ? scaled : T{};
-  }
+  DROPOUT_HOST_DEVICE compute_t<T> kept(compute_t<T> x) const { return x * scale; }
+  DROPOUT_HOST_DEVICE T dropped() const { return T{}; }
 };
 
 // kept: x * scale + shift, the sum rounded after the product; dropped: fill.
@@ -147,18 +161,36 @@ struct ScaleShift {
   compute_t<T> shift;
   T fill;
 
-  DROPOUT_HOST_DEVICE T operator()(T x, bool keep) const {
-    const T shifted = narrow<T>(widen(x) * scale + shift);
-    return keep ? shifted : fill;
-  }
+  DROPOUT_HOST_DEVICE compute_t<T> kept(compute_t<T> x) const { return x * scale + shift; }
+  DROPOUT_HOST_DEVICE T dropped() const { return fill; }
 };
 
 // The mask itself, true = kept; needs no input.
 struct Mask {
   using Element = bool;
 
-  DROPOUT_HOST_DEVICE bool operator()(bool, bool keep) const { return keep; }
+  DROPOUT_HOST_DEVICE bool dropped() const { return false; }
 };
+
+template <class T, class Rule>
+DROPOUT_HOST_DEVICE T apply_rule(T x, bool keep, const Rule& rule) {
+  const T kept = narrow<T>(rule.kept(widen(x)));
+  return keep ? kept : rule.dropped();
+}
+DROPOUT_HOST_DEVICE bool apply_rule(bool /*x*/, bool keep, const Mask& /*rule*/) {
+  return keep;
+}
+
+// Of two elements of 16 bits, the first in the lower half. Values are selected before they are
+// rounded together, which leaves what is given for the dropped ones as it is.
+template <class T, class Rule>
+DROPOUT_HOST_DEVICE uint32_t
+apply_rule_to_pair(T first, bool keep_first, T second, bool keep_second, const Rule& rule) {
+  const float dropped = widen(rule.dropped());
+  const float kept_first = rule.kept(widen(first));
+  const float kept_second = rule.kept(widen(second));
+  return narrow_pair<T>(keep_first ? kept_first : dropped, keep_second ? kept_second : dropped);
+}
 
 // Coefficients are rounded once to the type they are used in.
 template <class T>

@@ -129,7 +129,7 @@ __attribute__((noinline)) void apply_part(
     Vector<T>::template apply<false>(x + j, y + j, keep >> j, rule);
   }
   for (; j < n; ++j) {
-    y[j] = rule(x[j], ((keep >> j) & 1) != 0);
+    y[j] = apply_rule(x[j], ((keep >> j) & 1) != 0, rule);
   }
 }
 
@@ -295,7 +295,7 @@ class Worker {
       filled_n_ = n;
     }
     if (plan_.row.mask == 0 && plan_.row.out == 1 && words_[0] == 0) {
-      std::fill_n(y, n, rule_(T{}, false));  // a row that is dropped whole need not be read
+      std::fill_n(y, n, rule_.dropped());  // a row that is dropped whole need not be read
       return;
     }
     apply_row(x, plan_.row.in, y, plan_.row.out, n, words_, rule_);

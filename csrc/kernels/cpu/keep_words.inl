@@ -82,17 +82,14 @@ class KeepWords {
   }
 
   __attribute__((noinline)) uint64_t resolve(uint64_t block, uint64_t keep, uint64_t tie) const {
-    uint64_t resolved = 0;
     for (int b = 0; b < kWordBlocks; ++b) {
-      FirstComparison first{
-          static_cast<uint32_t>(keep >> (b * kBlock)) & 0xffu,
-          static_cast<uint32_t>(tie >> (b * kBlock)) & 0xffu};
-      if (first.tie != 0) {
-        first.keep = resolve_ties(first, state_, block + static_cast<uint64_t>(b), threshold_);
+      const uint64_t bits = uint64_t{0xff} << (b * kBlock);
+      if ((tie & bits) != 0) {
+        const uint64_t decided = keep_block(state_, block + static_cast<uint64_t>(b), threshold_);
+        keep = (keep & ~bits) | (decided << (b * kBlock));
       }
-      resolved |= static_cast<uint64_t>(first.keep) << (b * kBlock);
     }
-    return resolved;
+    return keep;
   }
 
   RngState state_;

@@ -34,7 +34,7 @@ struct Vector {
   template <bool kStream, class Rule>
   static void apply(const T* x, T* y, uint64_t bits, const Rule& rule) {
     for (int j = 0; j < kLanes; ++j) {
-      y[j] = rule(x[j], ((bits >> j) & 1) != 0);
+      y[j] = apply_rule(x[j], ((bits >> j) & 1) != 0, rule);
     }
   }
 

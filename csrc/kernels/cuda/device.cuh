@@ -5,6 +5,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <cstring>
 
 namespace dropout::cuda {
 
@@ -14,6 +15,25 @@ constexpr int64_t kMaxSamples = 65535;
 // `value` of the given lane. The whole warp calls this together.
 __device__ __forceinline__ uint32_t from_lane(uint32_t value, int lane) {
   return __shfl_sync(0xffffffffu, value, lane);
+}
+
+// *to = value in one instruction; of a plain assignment the compiler makes several now and then.
+template <class T>
+__device__ __forceinline__ void store(T* to, const T& value) {
+  if constexpr (sizeof(T) == 16) {
+    uint4 words;
+    memcpy(&words, &value, sizeof(T));
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words.x), "r"(words.y),
+                 "r"(words.z), "r"(words.w)
+                 : "memory");
+  } else if constexpr (sizeof(T) == 8) {
+    uint2 words;
+    memcpy(&words, &value, sizeof(T));
+    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(words.x), "r"(words.y)
+                 : "memory");
+  } else {
+    *to = value;
+  }
 }
 
 template <class... Parameters, class... Arguments>

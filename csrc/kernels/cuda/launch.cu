@@ -1,17 +1,20 @@
 // Chooses a kernel, the width of its accesses and its grid.
 #include <algorithm>
 
-#include "kernels/cuda/kernels.cuh"
+#include "kernels/cuda/rows.cuh"
+#include "kernels/cuda/states.cuh"
+#include "kernels/cuda/strided.cuh"
 
 namespace dropout::cuda {
 namespace {
 
 constexpr int64_t kMaxAccessBytes = 16;
 // Rows shorter than this leave too many lanes of a warp without an element.
-constexpr int64_t kShortestRow = kTile / 2;
-// Enough blocks for several waves on the largest device, beyond which each does more.
-constexpr int64_t kManyBlocks = 16384;
-constexpr int64_t kUnitsPerThread = 4;
+constexpr int64_t kShortestRow = kWarp * kBlock / 2;
+// A thread executes about a hundred instructions before its first unit of work, a third of those
+// of a unit. Beyond some waves on the largest device it is given more units instead.
+constexpr int64_t kManyBlocks = 4096;
+constexpr int64_t kUnitsPerThread = 8;
 
 unsigned grid(int64_t units, int64_t units_per_block) {
   const int64_t blocks = divide_up(units, units_per_block);
@@ -97,12 +100,12 @@ cudaError_t launch_rows(
   rows.row = map.dims[0];
   rows.base = map.base;
   rows.outer = outer_dims(map, 0, 0);
-  // A row may begin anywhere in its first block.
-  const int64_t lead =
-      rows.outer.ndim == 0 ? static_cast<int64_t>(map.base % kBlock) : kBlock - 1;
-  rows.tiles_per_row = divide_up(rows.row.size + lead, kTile);
-  rows.tiles = rows.tiles_per_row * product(rows.outer);
   const bool single = rows.outer.ndim == 0;
+  // A row may begin anywhere in its first block.
+  const int64_t lead = single ? static_cast<int64_t>(map.base % kBlock) : kBlock - 1;
+  const int64_t tile = single ? kTile<T, true> : kTile<T, false>;
+  rows.tiles_per_row = divide_up(rows.row.size + lead, tile);
+  rows.tiles = rows.tiles_per_row * product(rows.outer);
   const bool wide = wide_accesses(task, map, 0, sizeof(T), kWidth, /*split_blocks=*/false);
   const auto kernel =
       wide ? (single ? dropout_rows<Rule, kWidth, true> : dropout_rows<Rule, kWidth, false>)

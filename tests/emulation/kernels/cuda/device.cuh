@@ -109,6 +109,11 @@ inline uint32_t from_lane(uint32_t value, int lane) {
   return emulation::Warp::current()->exchange(value, lane);
 }
 
+template <class T>
+void store(T* to, const T& value) {
+  *to = value;
+}
+
 template <class... Parameters, class... Arguments>
 cudaError_t start(
     void (*kernel)(Parameters...),
