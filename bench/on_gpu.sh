@@ -5,6 +5,7 @@
 #
 # Steps, in this order whichever are named (all by default):
 #   build        the wheel, for the GPU at hand, installed into a folder of its own
+#   code         python -m bench.machine_code
 #   tests        the whole test suite; a test skipped for want of CUDA counts as failed
 #   memcheck racecheck synccheck initcheck
 #                compute-sanitizer over bench.sanitizer_sweep, beside the tests
@@ -15,10 +16,10 @@
 #
 # build always runs. A step that fails does not stop the others; the exit status is the number of
 # steps that failed. Steps share ON_GPU_SECONDS (530); one that runs out of time counts as failed.
-# OUT gets summary.txt, steps.log, tests.log, sanitizer.log, and the results: bench.json, bench.png,
-# audit.json, structured.json, transformer.json. PYTHON names the interpreter. Nothing is downloaded
-# and nothing is written outside OUT and a temporary folder. ON_GPU_REHEARSE=1 goes through the
-# motions on a CPU.
+# OUT gets summary.txt, steps.log (at the end the one log; until then tests and sanitizers write logs
+# of their own) and the results: code.json, bench.json, bench.png, audit.json, structured.json,
+# transformer.json. PYTHON names the interpreter. Nothing is downloaded and nothing is written
+# outside OUT and a temporary folder. ON_GPU_REHEARSE=1 goes through the motions on a CPU.
 
 set -uo pipefail
 
@@ -30,7 +31,7 @@ fi
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 mkdir -p "$1" && OUT=$(cd "$1" && pwd -P) || exit 73
 shift
-WANTED=" ${*:-tests memcheck racecheck synccheck initcheck bench audit structured transformer} "
+WANTED=" ${*:-code tests memcheck racecheck synccheck initcheck bench audit structured transformer} "
 PYTHON=${PYTHON:-python3}
 SECONDS_IN_ALL=${ON_GPU_SECONDS:-530}
 DEVICE=cuda
@@ -140,6 +141,11 @@ fi
 cd "$COPY" || exit 70
 export PYTHONPATH=$SITE PYTHONUNBUFFERED=1
 
+if wanted code && [[ $DEVICE == cuda ]]; then
+  step code "$OUT/steps.log" 60 0 "$PYTHON" -m bench.machine_code \
+    --arch "sm_${TORCH_CUDA_ARCH_LIST/./}" --json "$OUT/code.json" || FAILED=$((FAILED + 1))
+fi
+
 # Correctness first, and at once: neither tests nor sanitizers are timed.
 RESERVED=0
 wanted bench && RESERVED=$((RESERVED + 170))
@@ -181,5 +187,6 @@ fi
 
 if wanted tests; then say "tests: $(tail -n 1 "$OUT/tests.log")"; fi
 grep -h -e ' MISSED$' -e '^bars: ' -e '^failed: ' "$OUT/steps.log" | tee -a "$OUT/summary.txt"
+cat "$OUT/tests.log" "$OUT/sanitizer.log" >>"$OUT/steps.log" && rm "$OUT"/{tests,sanitizer}.log
 say "$FAILED of the steps failed; $SECONDS s in all"
 exit "$FAILED"

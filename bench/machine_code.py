@@ -1,0 +1,221 @@
+"""``python -m bench.machine_code``: what the compiler made of the CUDA kernels. Needs no GPU.
+
+Reads the machine code in the installed extension with cuobjdump, of the CUDA toolkit or of the
+package nvidia-cuda-cuobjdump, and prints for each kernel its registers, the bytes it keeps in local
+memory and, for the kernels along rows, the instructions that a thread executes for an element of a
+long row: those of the shortest way through the loop that stores at the full width (no tie, no end
+of a row). Integer and logic instructions are counted apart, for a
+multiprocessor executes half as many of them a cycle as of others (CUDA programming guide,
+"Throughput of native arithmetic instructions").
+"""
+
+import argparse
+import heapq
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from bench.extension import dropout_ext
+from bench.output import write_json
+from bench.table import align
+
+SCHEMA = "dropout_ext.machine_code.1"
+_KERNEL = re.compile(
+    r"dropout_(?P<loop>rows|strided)INS_\d+(?P<rule>ScaleShift|Scale|Mask)"
+    r"(?:I(?:NS_\d+(?P<half>BFloat16|Float16)E|(?P<wide>[df]))E)?E"
+    r"Li(?P<width>\d+)E(?:Lb(?P<single>[01])E)?"
+)
+_DTYPES = {"d": ("float64", 8), "f": ("float32", 4), "BFloat16": ("bfloat16", 2)} | {
+    "Float16": ("float16", 2),
+    None: ("bool", 1),
+}
+_INTEGER = re.compile(
+    r"(LOP3|P?LOP3|[IF]SETP|F?SEL|SHF|PRMT|VIADD|IADD3?|LEA|[RP]2[PR]|F2FP|MOV)\b"
+)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """``width``: elements of an access; the last two are per element, None if no
+    way stores at the full width, and for strided kernels, which have no such way."""
+
+    loop: str
+    rule: str
+    dtype: str
+    width: int
+    single_row: bool | None
+    registers: int
+    local_bytes: int
+    instructions: float | None
+    integer_instructions: float | None
+
+
+@dataclass(frozen=True)
+class Instruction:
+    address: int
+    guarded: bool
+    text: str
+
+    @property
+    def target(self) -> int | None:
+        found = re.match(r"BRA.*\b0x([0-9a-f]+)$", self.text)
+        return int(found[1], 16) if found else None
+
+
+def cuobjdump(*arguments: str) -> str:
+    """What the tool prints."""
+    folders = [os.environ.get("PATH", "")]
+    folders += [os.path.join(home, "bin") for home in [os.environ.get("CUDA_HOME", "")] if home]
+    folders += [os.path.join(entry, "nvidia", "cu13", "bin") for entry in sys.path]
+    tool = shutil.which("cuobjdump", path=os.pathsep.join(folders))
+    if tool is None:
+        raise SystemExit("cuobjdump was not found: it is part of the CUDA toolkit (CUDA_HOME)")
+    done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"cuobjdump failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _functions(printed: str, start: str) -> dict[str, str]:
+    parts = re.split(start, printed)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def _instructions(code: str) -> list[Instruction]:
+    lines = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(@!?U?P\d+\s+)?(.+?)\s*;", code)
+    return [Instruction(int(at, 16), bool(guard), text) for at, guard, text in lines]
+
+
+def _blocks(code: Sequence[Instruction]) -> tuple[list[list[Instruction]], dict[int, list[int]]]:
+    """Basic blocks in the order of their addresses, and which may follow which."""
+    starts = {code[0].address} | {i.target for i in code if i.target is not None}
+    starts |= {
+        after.address
+        for before, after in itertools.pairwise(code)
+        if re.match("BRA|EXIT|RET", before.text)
+    }
+    blocks: list[list[Instruction]] = []
+    for instruction in code:
+        if instruction.address in starts:
+            blocks.append([])
+        blocks[-1].append(instruction)
+    index = {block[0].address: k for k, block in enumerate(blocks)}
+    follows: dict[int, list[int]] = {}
+    for k, block in enumerate(blocks):
+        last = block[-1]
+        goes_on = last.guarded or ", " in last.text or not re.match("BRA|EXIT|RET", last.text)
+        follows[k] = [k + 1] if goes_on and k + 1 < len(blocks) else []
+        if last.target is not None:
+            follows[k].append(index[last.target])
+    return blocks, follows
+
+
+def _loop(code: Sequence[Instruction], store: str) -> list[Instruction] | None:
+    """The shortest way from the head of a loop to its end by a whole access of this kind."""
+    blocks, follows = _blocks(code)
+    best: list[Instruction] | None = None
+    heads = {(after, k) for k in follows for after in follows[k] if after <= k}
+    for head, end in heads:
+        start: tuple[int, int, bool, tuple[int, ...]] = (len(blocks[head]), head, False, (head,))
+        waiting, seen = [start], set()
+        while waiting:
+            length, k, stored, way = heapq.heappop(waiting)
+            stored = stored or any(re.match(store, i.text) and not i.guarded for i in blocks[k])
+            if (k, stored) in seen:
+                continue
+            seen.add((k, stored))
+            if k == end:
+                if stored and (best is None or length < len(best)):
+                    best = [i for part in way for i in blocks[part]]
+                continue
+            for after in follows[k]:
+                if after != head:
+                    step = (length + len(blocks[after]), after, stored, (*way, after))
+                    heapq.heappush(waiting, step)
+    return best
+
+
+def _kernel(name: str, code: str, resources: str) -> Kernel | None:
+    found = _KERNEL.search(name)
+    if found is None:
+        return None
+    dtype, size = _DTYPES[found["half"] or found["wide"]]
+    width = int(found["width"])
+    registers, local = re.findall(r"(?:REG|LOCAL):(\d+)", resources)
+    instructions = integers = None
+    if found["loop"] == "rows":
+        bits = width * size * 8
+        kind = {8: r"\.U8", 16: r"\.U16", 32: r"(?!\.(?:U?\d))"}.get(bits, rf"\.{bits}")
+        way = _loop(_instructions(code), rf"STG\.E{kind}")
+        if way:
+            elements = width * sum(i.text.startswith("STG.E") for i in way)
+            instructions = len(way) / elements
+            integers = sum(bool(_INTEGER.match(i.text)) for i in way) / elements
+    return Kernel(
+        found["loop"],
+        found["rule"],
+        dtype,
+        width,
+        None if found["single"] is None else found["single"] == "1",
+        int(registers),
+        int(local),
+        instructions,
+        integers,
+    )
+
+
+def kernels(library: Path, arch: str) -> list[Kernel]:
+    """Those of an architecture, as ``sm_90``, in the library."""
+    options = ("-arch", arch, str(library))
+    codes = _functions(cuobjdump("-sass", *options), r"Function : (\S+)")
+    resources = _functions(cuobjdump("-res-usage", *options), r"Function (\S+):")
+    found = [_kernel(name, code, resources[name]) for name, code in codes.items()]
+    order = ("loop", "rule", "dtype", "single_row", "width")
+    return sorted(
+        (kernel for kernel in found if kernel is not None),
+        key=lambda kernel: [str(getattr(kernel, name)) for name in order],
+    )
+
+
+def _table(found: Sequence[Kernel]) -> list[str]:
+    head = ["loop", "rule", "dtype", "width", "rows", "registers", "local"]
+    rows = [[*head, "instructions", "integer"]]
+    for kernel in found:
+        single = {None: "", True: "one", False: "many"}[kernel.single_row]
+        per_element = (kernel.instructions, kernel.integer_instructions)
+        rows.append(
+            [
+                *(kernel.loop, kernel.rule, kernel.dtype, str(kernel.width), single),
+                *(str(kernel.registers), f"{kernel.local_bytes} B"),
+                *("" if count is None else f"{count:.1f}" for count in per_element),
+            ]
+        )
+    return align(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the table, writes the figures."""
+    options = argparse.ArgumentParser(prog="python -m bench.machine_code", description=__doc__)
+    options.add_argument("--arch", default="sm_90")
+    options.add_argument("--json", type=Path, metavar="FILE")
+    chosen = options.parse_args(arguments)
+    build = dropout_ext.build_info()
+    if build["cuda"] is None:
+        raise SystemExit("dropout_ext was built without CUDA")
+    found = kernels(Path(dropout_ext._C.__file__), chosen.arch)
+    print(f"{chosen.arch}, CUDA {build['cuda']}; instructions of a thread per element")
+    print("\n".join(_table(found)))
+    if chosen.json:
+        content = {"schema": SCHEMA, "arch": chosen.arch, "build": build}
+        write_json(chosen.json, content | {"kernels": [asdict(kernel) for kernel in found]})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
