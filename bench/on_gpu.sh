@@ -7,6 +7,7 @@
 #   build        the wheel, for the GPU at hand, installed into a folder of its own
 #   code         python -m bench.machine_code
 #   tests        the whole test suite; a test skipped for want of CUDA counts as failed
+#   huge         the tests of tensors of more than 2^31 elements
 #   memcheck racecheck synccheck initcheck
 #                compute-sanitizer over bench.sanitizer_sweep, beside the tests
 #   bench        python -m bench --device cuda, with the project's bars
@@ -31,7 +32,7 @@ fi
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 mkdir -p "$1" && OUT=$(cd "$1" && pwd -P) || exit 73
 shift
-WANTED=" ${*:-code tests memcheck racecheck synccheck initcheck bench audit structured transformer} "
+WANTED=" ${*:-code tests huge memcheck racecheck synccheck initcheck bench audit structured transformer} "
 PYTHON=${PYTHON:-python3}
 SECONDS_IN_ALL=${ON_GPU_SECONDS:-530}
 DEVICE=cuda
@@ -160,6 +161,11 @@ fi
 sanitize_all
 FAILED=$((FAILED + $?))
 if wanted tests; then wait "$TESTS" || FAILED=$((FAILED + 1)); fi
+if wanted huge && [[ $DEVICE == cuda ]]; then
+  step huge "$OUT/tests.log" 90 "$RESERVED" env DROPOUT_EXT_HUGE=1 \
+    "$PYTHON" -m pytest tests/test_huge.py -k cuda -q -ra -p no:cacheprovider ||
+    FAILED=$((FAILED + 1))
+fi
 
 measure() { # NAME RESERVE MODULE OPTION...
   local name=$1 reserve=$2
@@ -185,7 +191,7 @@ fi
   measure transformer 0 bench.transformer $TRANSFORMER
 }
 
-if wanted tests; then say "tests: $(tail -n 1 "$OUT/tests.log")"; fi
+if wanted tests; then say "tests: $(grep -E '^[0-9]+ (passed|failed)' "$OUT/tests.log" | head -n 1)"; fi
 grep -h -e ' MISSED$' -e '^bars: ' -e '^failed: ' "$OUT/steps.log" | tee -a "$OUT/summary.txt"
 cat "$OUT/tests.log" "$OUT/sanitizer.log" >>"$OUT/steps.log" && rm "$OUT"/{tests,sanitizer}.log
 say "$FAILED of the steps failed; $SECONDS s in all"

@@ -37,6 +37,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", "ignore:`torch.jit:FutureWarning")
     # Dynamo and opcheck ask every tensor that they meet whether it has a gradient.
     config.addinivalue_line("filterwarnings", "ignore:The .grad attribute of a Tensor")
+    # Inductor of torch before 2.15, on a GPU with tensor cores.
+    config.addinivalue_line("filterwarnings", "ignore:TensorFloat32 tensor cores:UserWarning")
 
 
 # Skips, and whether.

@@ -56,6 +56,13 @@ def test_draw_takes_seed_and_offset() -> None:
     assert second.tolist() == [1234, offset // 4 + 2]
 
 
+def test_draw_for_samples_reserves_for_each() -> None:
+    generator = cuda_generator(1234)
+    drawn = draw(torch.ones(2, 3, device="cuda"), batch=[2, 3], generator=generator)
+    assert drawn.view(-1, 2).tolist() == [[1234, 2 * sample] for sample in range(6)]
+    assert generator.get_offset() == 6 * 8
+
+
 @pytest.mark.parametrize("size", [0, 1, 1000, 5_000_001])
 @pytest.mark.parametrize("p", [0.5, 1.0, 1e-12])
 @pytest.mark.parametrize("inplace", [False, True])
@@ -142,6 +149,19 @@ def test_current_stream() -> None:
     assert_bits(y, expected_dropout(torch.ones(1 << 20), 0.5, (6, 7)))
 
 
+def test_draw_on_the_current_stream() -> None:
+    """On another stream the states would be written before the memory's last user is done."""
+    stream, generator = torch.cuda.Stream(), cuda_generator(1234)
+    x = torch.ones(3, device="cuda")
+    torch.cuda.synchronize()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(200_000_000)
+        torch.full((2,), -1, device="cuda")  # freed at once: its memory is what comes next
+        drawn = draw(x, generator=generator)
+    stream.synchronize()
+    assert drawn.tolist() == [1234, 0]
+
+
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_no_synchronization() -> None:
     x = torch.ones(1000, device="cuda", requires_grad=True)
@@ -188,6 +208,28 @@ def test_another_device_than_the_current_one() -> None:
     assert_bits(y, expected_dropout(torch.ones(5000), 0.5, (6, 7)))
     with pytest.raises((RuntimeError, ValueError)):
         F.dropout(x, rng_state=state((6, 7), "cuda:0"))
+
+
+def test_draw_on_another_device_than_the_current_one() -> None:
+    """From the generator of that device alone."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one CUDA device only")
+    x = torch.ones(5000, device="cuda:1", requires_grad=True)
+    generators = torch.cuda.default_generators[:2]
+    before = [generator.get_offset() for generator in generators]
+    y = F.dropout(x, 0.5)
+    rng_state = draw(x)
+    y.sum().backward()
+    assert torch.cuda.current_device() == 0
+    assert [generator.get_offset() for generator in generators] == [before[0], before[1] + 16]
+    seed, offset = generators[1].initial_seed(), before[1] // 4
+    assert rng_state.device == x.device
+    assert torch.equal(rng_state.cpu(), state((seed, offset + 2)))
+    assert_bits(y, expected_dropout(torch.ones(5000), 0.5, (seed, offset)))
+    assert x.grad is not None
+    assert torch.equal(x.grad, y.detach())
+    with pytest.raises((RuntimeError, ValueError)):
+        F.dropout(x, generator=torch.Generator("cuda:0"))
 
 
 def test_module_on_cuda() -> None:

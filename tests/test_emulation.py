@@ -27,7 +27,7 @@ from compare import assert_bits, expected_dropout, expected_mask, random_bits, s
 HERE = pathlib.Path(__file__).parent
 CSRC = HERE.parent / "csrc"
 FLAGS = ["-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-FLAGS += ["-ffp-contract=off", "-fPIC", "-shared"]
+FLAGS += ["-ffp-contract=off", "-fPIC", "-shared", "-U_FORTIFY_SOURCE"]
 DTYPES = {
     torch.float64: 0,
     torch.float32: 1,

@@ -1,0 +1,2 @@
+// The launcher of the CUDA kernels, for a host compiler.
+#include "kernels/cuda/launch.cu"
