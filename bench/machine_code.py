@@ -4,9 +4,10 @@ Reads the machine code in the installed extension with cuobjdump, of the CUDA to
 package nvidia-cuda-cuobjdump, and prints for each kernel its registers, the bytes it keeps in local
 memory and, for the kernels along rows, the instructions that a thread executes for an element of a
 long row: those of the shortest way through the loop that stores at the full width (no tie, no end
-of a row). Integer and logic instructions are counted apart, for a
-multiprocessor executes half as many of them a cycle as of others (CUDA programming guide,
-"Throughput of native arithmetic instructions").
+of a row). Two kinds are counted apart, as a
+multiprocessor executes half as many of each a cycle as of others (CUDA programming guide,
+"Throughput of native arithmetic instructions"): integer addition, comparison, logic, selection and
+conversion, called ALU here; and integer multiplication.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from bench.extension import dropout_ext
 from bench.output import write_json
 from bench.table import align
 
-SCHEMA = "dropout_ext.machine_code.1"
+SCHEMA = "dropout_ext.machine_code/1"
 _KERNEL = re.compile(
     r"dropout_(?P<loop>rows|strided)INS_\d+(?P<rule>ScaleShift|Scale|Mask)"
     r"(?:I(?:NS_\d+(?P<half>BFloat16|Float16)E|(?P<wide>[df]))E)?E"
@@ -35,14 +36,13 @@ _DTYPES = {"d": ("float64", 8), "f": ("float32", 4), "BFloat16": ("bfloat16", 2)
     "Float16": ("float16", 2),
     None: ("bool", 1),
 }
-_INTEGER = re.compile(
-    r"(LOP3|P?LOP3|[IF]SETP|F?SEL|SHF|PRMT|VIADD|IADD3?|LEA|[RP]2[PR]|F2FP|MOV)\b"
-)
+_ALU = re.compile(r"(P?LOP3|[IF]SETP|F?SEL|SHF|PRMT|VIADD|IADD3?|LEA|[RP]2[PR]|F2FP|MOV)\b")
+_MULTIPLY = re.compile(r"IMAD(?!\.(MOV|SHL|IADD|U32 R\d+, RZ, RZ))")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """``width``: elements of an access; the last two are per element, None if no
+    """``width``: elements of an access; the last three are per element, None if no
     way stores at the full width, and for strided kernels, which have no such way."""
 
     loop: str
@@ -53,7 +53,8 @@ class Kernel:
     registers: int
     local_bytes: int
     instructions: float | None
-    integer_instructions: float | None
+    alu: float | None
+    multiplications: float | None
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def cuobjdump(*arguments: str) -> str:
     """What the tool prints."""
     folders = [os.environ.get("PATH", "")]
     folders += [os.path.join(home, "bin") for home in [os.environ.get("CUDA_HOME", "")] if home]
-    folders += [os.path.join(entry, "nvidia", "cu13", "bin") for entry in sys.path]
+    folders += [str(folder) for entry in sys.path for folder in Path(entry).glob("nvidia/*/bin")]
     tool = shutil.which("cuobjdump", path=os.pathsep.join(folders))
     if tool is None:
         raise SystemExit("cuobjdump was not found: it is part of the CUDA toolkit (CUDA_HOME)")
@@ -141,32 +142,41 @@ def _loop(code: Sequence[Instruction], store: str) -> list[Instruction] | None:
     return best
 
 
+def _access(size: int) -> str:
+    """What follows ``LDG.E`` or ``STG.E`` for so many bytes, as a pattern."""
+    return {1: r"\.U8", 2: r"\.U16", 4: r"(?!\.(?:U?\d))"}.get(size, rf"\.{8 * size}\b")
+
+
 def _kernel(name: str, code: str, resources: str) -> Kernel | None:
     found = _KERNEL.search(name)
     if found is None:
         return None
     dtype, size = _DTYPES[found["half"] or found["wide"]]
     width = int(found["width"])
-    registers, local = re.findall(r"(?:REG|LOCAL):(\d+)", resources)
-    instructions = integers = None
+    registers, stack, local = (
+        int(re.findall(rf"{name}:(\d+)", resources)[0]) for name in ("REG", "STACK", "LOCAL")
+    )
+    counts: list[float] = []
     if found["loop"] == "rows":
-        bits = width * size * 8
-        kind = {8: r"\.U8", 16: r"\.U16", 32: r"(?!\.(?:U?\d))"}.get(bits, rf"\.{bits}")
-        way = _loop(_instructions(code), rf"STG\.E{kind}")
-        if way:
-            elements = width * sum(i.text.startswith("STG.E") for i in way)
-            instructions = len(way) / elements
-            integers = sum(bool(_INTEGER.match(i.text)) for i in way) / elements
+        kind = _access(width * size)
+        way = _loop(_instructions(code), rf"STG\.E{kind}") or []
+        stores = [i for i in way if i.text.startswith("STG.E")]
+        loads = [i for i in way if i.text.startswith("LDG.E")]
+        wide = [i for i in (*stores, *loads) if re.match(rf"(STG|LDG)\.E{kind}", i.text)]
+        reads = found["rule"] != "Mask"
+        if way and len(wide) == (1 + reads) * len(stores) == len(stores) + len(loads):
+            elements = width * len(stores)
+            alu, multiply = (sum(bool(k.match(i.text)) for i in way) for k in (_ALU, _MULTIPLY))
+            counts = [count / elements for count in (len(way), alu, multiply)]
     return Kernel(
         found["loop"],
         found["rule"],
         dtype,
         width,
         None if found["single"] is None else found["single"] == "1",
-        int(registers),
-        int(local),
-        instructions,
-        integers,
+        registers,
+        stack + local,
+        *(counts or (None, None, None)),
     )
 
 
@@ -185,10 +195,10 @@ def kernels(library: Path, arch: str) -> list[Kernel]:
 
 def _table(found: Sequence[Kernel]) -> list[str]:
     head = ["loop", "rule", "dtype", "width", "rows", "registers", "local"]
-    rows = [[*head, "instructions", "integer"]]
+    rows = [[*head, "instructions", "ALU", "multiply"]]
     for kernel in found:
         single = {None: "", True: "one", False: "many"}[kernel.single_row]
-        per_element = (kernel.instructions, kernel.integer_instructions)
+        per_element = (kernel.instructions, kernel.alu, kernel.multiplications)
         rows.append(
             [
                 *(kernel.loop, kernel.rule, kernel.dtype, str(kernel.width), single),

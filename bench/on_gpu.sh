@@ -3,24 +3,25 @@
 #
 #   bench/on_gpu.sh OUT [STEP ...]
 #
-# Steps, in this order whichever are named (all by default):
-#   build        the wheel, for the GPU at hand, installed into a folder of its own
-#   code         python -m bench.machine_code
-#   tests        the whole test suite; a test skipped for want of CUDA counts as failed
+# Steps (all by default):
+#   build        the wheel, for the GPU at hand, installed into a folder of its own; always runs
+#   code tests memcheck initcheck synccheck racecheck
+#                beside each other: python -m bench.machine_code; the tests that need CUDA (on
+#                several cores with pytest-xdist), a skip for want of it counting as a failure;
+#                compute-sanitizer over bench.sanitizer_sweep
 #   huge         the tests of tensors of more than 2^31 elements
-#   memcheck racecheck synccheck initcheck
-#                compute-sanitizer over bench.sanitizer_sweep, beside the tests
 #   bench        python -m bench --device cuda, with the project's bars
 #   audit        python -m bench.audit --device cuda
 #   structured   python -m bench.structured --device cuda
 #   transformer  python -m bench.transformer --device cuda
+#   peers        python -m bench --device cuda, with what torch.compile makes of nn.Dropout
 #
-# build always runs. A step that fails does not stop the others; the exit status is the number of
-# steps that failed. Steps share ON_GPU_SECONDS (530); one that runs out of time counts as failed.
-# OUT gets summary.txt, steps.log (at the end the one log; until then tests and sanitizers write logs
-# of their own) and the results: code.json, bench.json, bench.png, audit.json, structured.json,
-# transformer.json. PYTHON names the interpreter. Nothing is downloaded and nothing is written
-# outside OUT and a temporary folder. ON_GPU_REHEARSE=1 goes through the motions on a CPU.
+# A step that fails does not stop the others; the exit status is the number of steps that failed.
+# Steps share ON_GPU_SECONDS (530); one that runs out of time is interrupted and counts as failed.
+# OUT gets summary.txt, steps.log (at the end; until then a log for each step) and the results:
+# bench.json, bench.png, audit.json, structured.json, transformer.json, peers.json. PYTHON names the
+# interpreter. Nothing is downloaded and nothing is written outside OUT and a temporary folder.
+# ON_GPU_REHEARSE=1 goes through the motions on a CPU.
 
 set -uo pipefail
 
@@ -32,7 +33,8 @@ fi
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 mkdir -p "$1" && OUT=$(cd "$1" && pwd -P) || exit 73
 shift
-WANTED=" ${*:-code tests huge memcheck racecheck synccheck initcheck bench audit structured transformer} "
+CHECKS="code tests memcheck initcheck synccheck racecheck"
+WANTED=" ${*:-$CHECKS huge bench audit structured transformer peers} "
 PYTHON=${PYTHON:-python3}
 SECONDS_IN_ALL=${ON_GPU_SECONDS:-530}
 DEVICE=cuda
@@ -45,7 +47,7 @@ COPY=$WORK/checkout
 SITE=$WORK/site
 FAILED=0
 SECONDS=0
-for log in summary.txt steps.log tests.log sanitizer.log; do : >"$OUT/$log"; done
+: >"$OUT/summary.txt"
 
 say() { echo "$@" | tee -a "$OUT/summary.txt"; }
 
@@ -59,19 +61,20 @@ toolkit() {
   [[ -d $top ]] && (cd "$top" && pwd -P)
 }
 
-# step NAME LOG MOST RESERVE COMMAND...: runs the command for at most MOST seconds, leaving RESERVE
+# step NAME MOST RESERVE COMMAND...: runs the command for at most MOST seconds, leaving RESERVE
 # seconds of the whole to later steps, and notes how it ended.
 step() {
-  local name=$1 log=$2 most=$3 reserve=$4 began=$SECONDS left status
-  shift 4
+  local name=$1 most=$2 reserve=$3 log=$OUT/$1.log began=$SECONDS left status
+  shift 3
   left=$((SECONDS_IN_ALL - SECONDS - reserve))
   ((left > most)) && left=$most
   if ((left < 5)); then
     say "$(printf '%-12s NO TIME LEFT' "$name")"
     return 1
   fi
-  { echo; echo "===== $name: $*"; } >>"$log"
-  timeout --kill-after=5 "$left" "$@" >>"$log" 2>&1
+  echo "===== $name: $*" >"$log"
+  # Interrupted, pytest still says what it found. In the background bash has interrupts ignored.
+  timeout --signal=INT --kill-after=10 "$left" env --default-signal=INT "$@" >>"$log" 2>&1
   status=$?
   case $status in
     0) say "$(printf '%-12s ok        %4d s' "$name" $((SECONDS - began)))" ;;
@@ -102,19 +105,23 @@ install() {
 export -f install
 export PYTHON COPY SITE
 
-sanitize() { # TOOL
-  local under=("$SANITIZER" --tool "$1" --error-exitcode 9 --print-limit 20)
-  [[ $DEVICE == cpu ]] && under=()
-  step "$1" "$OUT/sanitizer.log" 70 "$RESERVED" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 \
-    "${under[@]}" "$PYTHON" -m bench.sanitizer_sweep --device "$DEVICE"
-}
-
-sanitize_all() {
-  local tool failed=0
-  for tool in memcheck racecheck synccheck initcheck; do
-    if wanted "$tool"; then sanitize "$tool" || failed=$((failed + 1)); fi
-  done
-  return "$failed"
+check() { # NAME: one of CHECKS
+  local sweep=("$PYTHON" -m bench.sanitizer_sweep --device "$DEVICE") under=() workers=()
+  case $1 in
+    code)
+      [[ $DEVICE == cpu ]] && return
+      step code 60 "$RESERVED" "$PYTHON" -m bench.machine_code --arch "sm_${TORCH_CUDA_ARCH_LIST/./}"
+      ;;
+    tests)
+      "$PYTHON" -c 'import xdist' 2>/dev/null && workers=(-n 6 --dist loadfile)
+      step tests 400 "$RESERVED" "$PYTHON" -m pytest tests -m needs_cuda -q -ra --tb=short \
+        -p no:cacheprovider --durations=10 "${workers[@]}"
+      ;;
+    *)
+      [[ $DEVICE == cuda ]] && under=("$SANITIZER" --tool "$1" --error-exitcode 9 --print-limit 20)
+      step "$1" 150 "$RESERVED" env PYTORCH_NO_CUDA_MEMORY_CACHING=1 "${under[@]}" "${sweep[@]}"
+      ;;
+  esac
 }
 
 environment() {
@@ -135,64 +142,66 @@ environment() {
 
 environment || { say "no CUDA device is visible to torch"; exit 69; }
 copy_checkout
-if ! step build "$OUT/steps.log" 240 0 bash -c install; then
-  say "nothing else can run: the end of steps.log says why"
+if ! step build 240 0 bash -c install; then
+  say "nothing else can run: the end of build.log says why"
   exit 1
 fi
 cd "$COPY" || exit 70
 export PYTHONPATH=$SITE PYTHONUNBUFFERED=1
 
-if wanted code && [[ $DEVICE == cuda ]]; then
-  step code "$OUT/steps.log" 60 0 "$PYTHON" -m bench.machine_code \
-    --arch "sm_${TORCH_CUDA_ARCH_LIST/./}" --json "$OUT/code.json" || FAILED=$((FAILED + 1))
-fi
-
-# Correctness first, and at once: neither tests nor sanitizers are timed.
 RESERVED=0
-wanted bench && RESERVED=$((RESERVED + 170))
-wanted audit && RESERVED=$((RESERVED + 30))
+wanted bench && RESERVED=$((RESERVED + 130))
+wanted audit && RESERVED=$((RESERVED + 25))
 wanted structured && RESERVED=$((RESERVED + 20))
 wanted transformer && RESERVED=$((RESERVED + 60))
-if wanted tests; then
-  step tests "$OUT/tests.log" 400 "$RESERVED" \
-    "$PYTHON" -m pytest tests -q -ra -p no:cacheprovider --durations=20 &
-  TESTS=$!
-fi
-sanitize_all
-FAILED=$((FAILED + $?))
-if wanted tests; then wait "$TESTS" || FAILED=$((FAILED + 1)); fi
+wanted peers && RESERVED=$((RESERVED + 30))
+LATER=$RESERVED
+wanted huge && RESERVED=$((RESERVED + 40))
+
+# Correctness first, and at once: no check is timed.
+CHECKING=()
+for name in $CHECKS; do
+  if wanted "$name"; then
+    check "$name" &
+    CHECKING+=($!)
+  fi
+done
+for process in "${CHECKING[@]}"; do wait "$process" || FAILED=$((FAILED + 1)); done
 if wanted huge && [[ $DEVICE == cuda ]]; then
-  step huge "$OUT/tests.log" 90 "$RESERVED" env DROPOUT_EXT_HUGE=1 \
-    "$PYTHON" -m pytest tests/test_huge.py -k cuda -q -ra -p no:cacheprovider ||
-    FAILED=$((FAILED + 1))
+  step huge 90 "$LATER" env DROPOUT_EXT_HUGE=1 "$PYTHON" -m pytest tests/test_huge.py -k cuda \
+    -q -ra --tb=short -p no:cacheprovider || FAILED=$((FAILED + 1))
 fi
 
 measure() { # NAME RESERVE MODULE OPTION...
   local name=$1 reserve=$2
   shift 2
   if wanted "$name"; then
-    step "$name" "$OUT/steps.log" 200 "$reserve" \
+    step "$name" 200 "$reserve" \
       "$PYTHON" -m "$@" --device "$DEVICE" --json "$OUT/$name.json" || FAILED=$((FAILED + 1))
   fi
 }
 
-SIZES="1 1K 64K 1M 16M 64M 256M"
+SIZES="1 1K 64K 1M 16M 64M 256M" COMPILED_SIZES="1M 64M"
 OPTIONS="--layout-sizes 64M --check-bars --seconds 0.02"
 TRANSFORMER="--dtype bfloat16 --compiled --seconds 1"
 AUDIT="--numel 16M"
 if [[ $DEVICE == cpu ]]; then
-  SIZES="1 1K 64K" OPTIONS=--quick TRANSFORMER="--seconds 0.1" AUDIT="--numel 64K"
+  SIZES="1 1K 64K" COMPILED_SIZES=1K OPTIONS=--quick TRANSFORMER="--seconds 0.1" AUDIT="--numel 64K"
 fi
+EAGER=(dropout_ext nn.Dropout hand-written "triton seeded" torch.mul copy_)
+COMPILED=(dropout_ext nn.Dropout "compiled nn.Dropout" "compiled hand-written" copy_)
 # shellcheck disable=SC2086  # these are lists of words
 {
-  measure bench 110 bench --sizes $SIZES $OPTIONS --plot "$OUT/bench.png"
-  measure audit 80 bench.audit $AUDIT
-  measure structured 60 bench.structured --seconds 0.1
-  measure transformer 0 bench.transformer $TRANSFORMER
+  measure bench 135 bench --candidates "${EAGER[@]}" --sizes $SIZES $OPTIONS --plot "$OUT/bench.png"
+  measure audit 110 bench.audit $AUDIT
+  measure structured 90 bench.structured --seconds 0.1
+  measure transformer 30 bench.transformer $TRANSFORMER
+  measure peers 0 bench --candidates "${COMPILED[@]}" --sizes $COMPILED_SIZES --seconds 0.02 \
+    --dtypes bfloat16 float32 --modes forward forward_backward --sections speed
 }
 
-if wanted tests; then say "tests: $(grep -E '^[0-9]+ (passed|failed)' "$OUT/tests.log" | head -n 1)"; fi
-grep -h -e ' MISSED$' -e '^bars: ' -e '^failed: ' "$OUT/steps.log" | tee -a "$OUT/summary.txt"
-cat "$OUT/tests.log" "$OUT/sanitizer.log" >>"$OUT/steps.log" && rm "$OUT"/{tests,sanitizer}.log
+if wanted tests; then say "tests: $(grep -E '(passed|failed).* in ' "$OUT/tests.log" | tail -n 1)"; fi
+grep -h -e ' MISSED$' -e '^bars: ' -e '^failed: ' "$OUT"/*.log | tee -a "$OUT/summary.txt"
+cat "$OUT"/*.log >"$OUT/steps" && rm "$OUT"/*.log && mv "$OUT/steps" "$OUT/steps.log"
 say "$FAILED of the steps failed; $SECONDS s in all"
 exit "$FAILED"

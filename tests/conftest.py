@@ -26,6 +26,7 @@ KNOWN_PATHS = ("scalar", "avx2", "avx512") if X86 else ("scalar",)
 def pytest_configure(config: pytest.Config) -> None:
     for marker in (
         "needs_cuda: runs on a CUDA device",
+        "torch_kernels: on CUDA, runs kernels of torch, compiled or not, that only a GPU can run",
         "needs_cpu_path(name): runs on this SIMD path of the CPU kernels",
         "slow: takes long, runs with DROPOUT_EXT_SLOW=1",
         "huge(gibibytes): needs that much memory, runs with DROPOUT_EXT_HUGE=1",
@@ -54,6 +55,12 @@ def _build_info() -> dict[str, Any]:
 @functools.cache
 def _has_cuda_device() -> bool:
     return torch.cuda.is_available()
+
+
+@functools.cache
+def _is_pretended() -> bool:
+    """Is the CUDA device that of tests/host_device?"""
+    return _has_cuda_device() and torch.cuda.get_device_name() == "memory of the host"
 
 
 def _lacks_cuda(marker: pytest.Mark) -> tuple[str | None, bool]:
@@ -106,6 +113,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.fail(f"{reason}, but the environment says that it must be there")
         if reason is not None:
             pytest.skip(reason)
+    on_cuda = item.get_closest_marker("needs_cuda") is not None
+    if on_cuda and item.get_closest_marker("torch_kernels") is not None and _is_pretended():
+        pytest.skip("a pretended device does not run torch's kernels")
 
 
 # Parameters.

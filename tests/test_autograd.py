@@ -123,6 +123,7 @@ def test_retain_graph_and_free(device: torch.device) -> None:
         torch.autograd.grad(y, x, seed)
 
 
+@pytest.mark.torch_kernels
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_sparse_gradient(device: torch.device, create_graph: bool) -> None:
     """That of a sparse embedding whose weights are dropped; it stays sparse, as with torch's."""

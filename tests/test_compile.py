@@ -124,6 +124,7 @@ def test_pure_op_may_be_recomputed() -> None:
     assert sum(tensor.nbytes for tensor in saved) == 4 * 16
 
 
+@pytest.mark.torch_kernels
 def test_inductor(device: torch.device) -> None:
     """The default backend, on nothing but our operators: no C++ is compiled."""
 
@@ -135,6 +136,7 @@ def test_inductor(device: torch.device) -> None:
         assert torch.equal(traced, eager)
 
 
+@pytest.mark.torch_kernels
 @pytest.mark.slow
 def test_inductor_with_fused_neighbours(device: torch.device) -> None:
     """Between operations that it compiles, in place and not, at a budget that recomputes."""

@@ -55,7 +55,10 @@ def steps(module: torch.nn.Module, count: int, device: torch.device) -> list[tor
     return found
 
 
-@pytest.mark.parametrize("backend", ["aot_eager_decomp_partition", "inductor"])
+INDUCTOR = pytest.param("inductor", marks=pytest.mark.torch_kernels)
+
+
+@pytest.mark.parametrize("backend", ["aot_eager_decomp_partition", INDUCTOR])
 def test_training_follows_eager(device: torch.device, backend: str) -> None:
     eager = model(device)
     compiled = torch.compile(copy.deepcopy(eager), fullgraph=True, backend=backend)
@@ -93,9 +96,7 @@ def test_one_graph_for_all_shapes(device: torch.device) -> None:
     assert counter.frame_count == 1
 
 
-@pytest.mark.parametrize(
-    "backend", ["eager", "aot_eager", "aot_eager_decomp_partition", "inductor"]
-)
+@pytest.mark.parametrize("backend", ["eager", "aot_eager", "aot_eager_decomp_partition", INDUCTOR])
 def test_generator(device: torch.device, backend: str) -> None:
     """A module's own generator is drawn from, and the default one is left alone."""
     x = torch.ones(300, device=device, requires_grad=True)

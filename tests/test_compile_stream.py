@@ -123,6 +123,7 @@ def for_inductor(x: torch.Tensor) -> torch.Tensor:
     return torch.mm(torch.mm(again, second), torch.mm(third, second) @ first)
 
 
+@pytest.mark.torch_kernels
 def test_stream_of_inductor(device: torch.device) -> None:
     """Its scheduler too moves what does not depend on each other, and drops what nobody reads."""
     assert_streams_agree(for_inductor, device, "inductor")

@@ -143,6 +143,7 @@ def test_make_graphed_callables() -> None:
         assert torch.equal(found, eager)
 
 
+@pytest.mark.torch_kernels
 def test_reduce_overhead() -> None:
     """compile(mode="reduce-overhead"): warm-up, recording and replays all draw as eager does."""
     layers = torch.nn.Sequential(dropout_ext.Dropout(0.5), dropout_ext.Dropout(0.2)).cuda()

@@ -51,6 +51,22 @@ def test_p_of_a_mask(p: Any) -> None:
     assert str(p) in str(error.value)
 
 
+@pytest.mark.parametrize(("strides", "base"), [([1], -1), ([-1], 4), (None, -7)])
+def test_negative_mask_indices(device: torch.device, strides: list[int] | None, base: int) -> None:
+    """Devices would disagree on what lies before the first block."""
+    mapping = {"mask_strides": strides, "mask_base": base}
+    x, rng_state = torch.ones(6, device=device), state((1, 2), device)
+    for call in (
+        lambda: ops.dropout(x, 0.5, rng_state, **mapping),
+        lambda: ops.dropout_(x, 0.5, rng_state, **mapping),
+        lambda: ops.dropout_mask([6], 0.5, rng_state, **mapping),
+    ):
+        with pytest.raises(ValueError, match=f"must not be negative, but mask_base {base}"):
+            call()
+    assert torch.equal(x, torch.ones_like(x))
+    assert ops.dropout(x, 0.5, rng_state, mask_strides=[-1], mask_base=5).shape == x.shape
+
+
 @pytest.mark.parametrize("p", [-0.1, 1.1, float("nan")])
 def test_p_of_the_ops(p: float) -> None:
     """Compiled code comes in here, past the Python functions."""

@@ -122,6 +122,19 @@ void check_mask_strides(size_t strides, size_t ndim) {
       " dimensions, but got ", strides);
 }
 
+void check_mask_indices(
+    at::IntArrayRef sizes, at::OptionalIntArrayRef mask_strides, int64_t mask_base) {
+  int64_t lowest = mask_base;
+  for (size_t d = 0; mask_strides.has_value() && d < sizes.size(); ++d) {
+    lowest += std::min<int64_t>(0, std::max<int64_t>(sizes[d] - 1, 0) * (*mask_strides)[d]);
+  }
+  TORCH_CHECK_VALUE(
+      lowest >= 0, "dropout: mask indices must not be negative, but mask_base ", mask_base,
+      mask_strides.has_value() ? " and mask_strides " : "",
+      mask_strides.has_value() ? *mask_strides : at::IntArrayRef(), " give ", lowest,
+      " for a tensor of shape ", sizes);
+}
+
 void check_writable(const at::Tensor& tensor) {
   at::assert_no_internal_overlap(tensor);
   if (tensor.unsafeGetTensorImpl()->has_symbolic_sizes_strides()) {

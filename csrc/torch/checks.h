@@ -25,6 +25,10 @@ void check_generator(const std::optional<at::Generator>& generator, c10::Device 
 
 void check_mask_strides(size_t strides, size_t ndim);
 
+// ValueError if an element has a mask index below zero.
+void check_mask_indices(
+    at::IntArrayRef sizes, at::OptionalIntArrayRef mask_strides, int64_t mask_base);
+
 // RuntimeError if two elements of a tensor that is to be written share memory.
 void check_writable(const at::Tensor& tensor);
 

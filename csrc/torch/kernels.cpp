@@ -174,6 +174,7 @@ Tensor dropout(
     double shift,
     double fill) {
   check(input, p, rng_state, mask_strides);
+  check_mask_indices(input.sizes(), mask_strides, mask_base);
   const auto threshold = Threshold::from_probability(p);
   const Tensor out = empty_output(input);
   apply(
@@ -192,6 +193,7 @@ Tensor& dropout_(
     double shift,
     double fill) {
   check(input, p, rng_state, mask_strides);
+  check_mask_indices(input.sizes(), mask_strides, mask_base);
   check_writable(input);
   const auto threshold = Threshold::from_probability(p);
   apply(
@@ -207,6 +209,7 @@ Tensor dropout_mask(
     Strides mask_strides,
     int64_t mask_base) {
   check_mask(p, rng_state, c10::fromIntArrayRefSlow(size), rng_state.device(), mask_strides);
+  check_mask_indices(size, mask_strides, mask_base);
   const Tensor out = at::empty(size, rng_state.options().dtype(at::kBool));
   apply(
       Tensor(), out, Threshold::from_probability(p), Coefficients{1.0}, {mask_strides, mask_base},

@@ -59,13 +59,13 @@ def build_extension(out: pathlib.Path) -> None:
     sources = [HERE / "operators.cpp", HERE / "launch.cpp"]
     sources += sorted((ROOT / "csrc" / "kernels" / "cpu").glob("*.cpp"))
     sources += sorted((ROOT / "csrc" / "torch").glob("*.cpp"))
-    runtime = pathlib.Path(torch.__file__).parents[1] / "nvidia" / "cu13" / "lib"
+    (runtime,) = pathlib.Path(torch.__file__).parents[1].glob("nvidia/*/lib/libcudart.so.*")
     extension = cpp_extension.CppExtension(
         name="dropout_ext._C",
         sources=[str(path) for path in sources if path.name != "cuda_absent.cpp"],
         include_dirs=[str(HERE), str(ROOT / "csrc"), toolkit_include()],
-        libraries=["torch_cuda", "c10_cuda", ":libcudart.so.13"],
-        library_dirs=[str(runtime)],
+        libraries=["torch_cuda", "c10_cuda", f":{runtime.name}"],
+        library_dirs=[str(runtime.parent)],
         extra_compile_args=[*FLAGS, "-Wno-unknown-pragmas"],
         define_macros=[("DROPOUT_EXT_CUDA", None), ("DROPOUT_EXT_CUDA_ARCHS", '"9.0"')],
     )
@@ -84,14 +84,17 @@ def main() -> int:
     parser.add_argument("--out", type=pathlib.Path)
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
+    if not arguments.command:
+        parser.error("a command is missing")
     with tempfile.TemporaryDirectory() as temporary:
         out = (arguments.out or pathlib.Path(temporary)).resolve()
         out.mkdir(parents=True, exist_ok=True)
         copy_sources(out)
         build_extension(out)
+        before = {"LD_PRELOAD": build_runtime(out), "PYTHONPATH": out}
         environment = os.environ | {
-            "LD_PRELOAD": str(build_runtime(out)),
-            "PYTHONPATH": str(out),
+            name: os.pathsep.join(filter(None, (str(path), os.environ.get(name))))
+            for name, path in before.items()
         }
         return subprocess.run(arguments.command, cwd=out, env=environment, check=False).returncode
 

@@ -18,6 +18,7 @@ __device__ __forceinline__ uint32_t from_lane(uint32_t value, int lane) {
 }
 
 // *to = value in one instruction; of a plain assignment the compiler makes several now and then.
+// `to` is global memory, whose generic addresses are its addresses.
 template <class T>
 __device__ __forceinline__ void store(T* to, const T& value) {
   if constexpr (sizeof(T) == 16) {

@@ -1,5 +1,6 @@
 // Chooses a kernel, the width of its accesses and its grid.
 #include <algorithm>
+#include <numeric>
 
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/states.cuh"
@@ -90,6 +91,16 @@ cudaError_t launch_samples(
   return error;
 }
 
+// How far into its first block a row may begin: all rows do so at the same position modulo what
+// the other mask strides have in common with the size of a block.
+int64_t largest_lead(const IndexMap& map) {
+  uint64_t common = kBlock;
+  for (int d = 1; d < map.ndim; ++d) {
+    common = std::gcd(common, static_cast<uint64_t>(map.dims[d].mask));
+  }
+  return static_cast<int64_t>(map.base % common + kBlock - common);
+}
+
 template <class Rule>
 cudaError_t launch_rows(
     const Task& task, const IndexMap& map, const Rule& rule, cudaStream_t stream) {
@@ -101,8 +112,7 @@ cudaError_t launch_rows(
   rows.base = map.base;
   rows.outer = outer_dims(map, 0, 0);
   const bool single = rows.outer.ndim == 0;
-  // A row may begin anywhere in its first block.
-  const int64_t lead = single ? static_cast<int64_t>(map.base % kBlock) : kBlock - 1;
+  const int64_t lead = largest_lead(map);
   const int64_t tile = single ? kTile<T, true> : kTile<T, false>;
   rows.tiles_per_row = divide_up(rows.row.size + lead, tile);
   rows.tiles = rows.tiles_per_row * product(rows.outer);

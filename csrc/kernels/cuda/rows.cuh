@@ -118,6 +118,9 @@ __global__ void __launch_bounds__(kThreads) dropout_rows(
     // Of the tile, in elements of the row.
     const int64_t origin = tile * kPositions - static_cast<int64_t>(start.mask % kBlock);
     const int64_t rest = rows.row.size - origin;
+    if (!kSingleRow && rest <= 0) {
+      continue;  // the row begins earlier in its first block than others, and needs a tile less
+    }
     const Part part{
         origin < 0 ? static_cast<int>(-origin) : 0,
         rest < kPositions ? static_cast<int>(rest) : kPositions};

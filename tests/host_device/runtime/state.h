@@ -6,6 +6,10 @@
 // rules let them be, so that work on the wrong stream is seen: the default stream runs work when
 // it is launched, any other when something waits for it. Captured work is kept in the graph and
 // runs on its replays.
+//
+// It is laxer than CUDA in this: a capture may end before streams that joined it are joined;
+// while one goes on, other streams may do what it forbids them; queries wait, and never find work
+// unfinished; priorities, peer access and memory pools do nothing.
 #pragma once
 
 #include <cuda_runtime_api.h>

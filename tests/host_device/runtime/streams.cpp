@@ -85,6 +85,9 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   return cudaEventSynchronize(event);
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t stop) {
+  if (start->time == nullptr || stop->time == nullptr) {
+    return fail(cudaErrorInvalidResourceHandle);
+  }
   *milliseconds = std::chrono::duration<float, std::milli>(*stop->time - *start->time).count();
   return cudaSuccess;
 }
