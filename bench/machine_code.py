@@ -1,10 +1,10 @@
 """``python -m bench.machine_code``: what the compiler made of the CUDA kernels. Needs no GPU.
 
-Reads the machine code in the installed extension with cuobjdump, of the CUDA toolkit or of the
-package nvidia-cuda-cuobjdump, and prints for each kernel its registers, the bytes it keeps in local
-memory and, for the kernels along rows, the instructions that a thread executes for an element of a
-long row: those of the shortest way through the loop that stores at the full width (no tie, no end
-of a row). Two kinds are counted apart, as a
+Reads the machine code in the installed extension with cuobjdump and nvdisasm, of the CUDA toolkit
+or of the packages nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm. Prints for each kernel its
+registers, the bytes it keeps in local memory and, for the kernels along rows, the instructions that
+a thread executes for an element of a long row: those of the shortest way through the loop that
+loads and stores at the full width (no tie, no end of a row). Two kinds are counted apart, as a
 multiprocessor executes half as many of each a cycle as of others (CUDA programming guide,
 "Throughput of native arithmetic instructions"): integer addition, comparison, logic, selection and
 conversion, called ALU here; and integer multiplication.
@@ -70,14 +70,17 @@ class Instruction:
 
 
 def cuobjdump(*arguments: str) -> str:
-    """What the tool prints."""
+    """What the tool prints. It asks nvdisasm for instructions."""
     folders = [os.environ.get("PATH", "")]
     folders += [os.path.join(home, "bin") for home in [os.environ.get("CUDA_HOME", "")] if home]
     folders += [str(folder) for entry in sys.path for folder in Path(entry).glob("nvidia/*/bin")]
-    tool = shutil.which("cuobjdump", path=os.pathsep.join(folders))
-    if tool is None:
-        raise SystemExit("cuobjdump was not found: it is part of the CUDA toolkit (CUDA_HOME)")
-    done = subprocess.run([tool, *arguments], capture_output=True, text=True, check=False)
+    path = os.pathsep.join(folders)
+    for tool in ("cuobjdump", "nvdisasm"):
+        if shutil.which(tool, path=path) is None:
+            raise SystemExit(f"{tool} was not found: it is part of the CUDA toolkit (CUDA_HOME)")
+    command = [shutil.which("cuobjdump", path=path) or "", *arguments]
+    environment = os.environ | {"PATH": path}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"cuobjdump failed: {done.stderr.strip()}")
     return done.stdout

@@ -13,13 +13,14 @@
 #   bench        python -m bench --device cuda, with the project's bars
 #   audit        python -m bench.audit --device cuda
 #   structured   python -m bench.structured --device cuda
-#   transformer  python -m bench.transformer --device cuda
 #   peers        python -m bench --device cuda, with what torch.compile makes of nn.Dropout
+#   transformer  python -m bench.transformer --device cuda, eager and compiled
 #
+# Ten minutes are enough for the checks, up to huge, or for the measurements, not for both in full.
 # A step that fails does not stop the others; the exit status is the number of steps that failed.
 # Steps share ON_GPU_SECONDS (530); one that runs out of time is interrupted and counts as failed.
 # OUT gets summary.txt, steps.log (at the end; until then a log for each step) and the results:
-# bench.json, bench.png, audit.json, structured.json, transformer.json, peers.json. PYTHON names the
+# bench.json, bench.png, audit.json, structured.json, peers.json, transformer.json. PYTHON names the
 # interpreter. Nothing is downloaded and nothing is written outside OUT and a temporary folder.
 # ON_GPU_REHEARSE=1 goes through the motions on a CPU.
 
@@ -34,7 +35,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 mkdir -p "$1" && OUT=$(cd "$1" && pwd -P) || exit 73
 shift
 CHECKS="code tests memcheck initcheck synccheck racecheck"
-WANTED=" ${*:-$CHECKS huge bench audit structured transformer peers} "
+WANTED=" ${*:-$CHECKS huge bench audit structured peers transformer} "
 PYTHON=${PYTHON:-python3}
 SECONDS_IN_ALL=${ON_GPU_SECONDS:-530}
 DEVICE=cuda
@@ -153,8 +154,8 @@ RESERVED=0
 wanted bench && RESERVED=$((RESERVED + 130))
 wanted audit && RESERVED=$((RESERVED + 25))
 wanted structured && RESERVED=$((RESERVED + 20))
-wanted transformer && RESERVED=$((RESERVED + 60))
 wanted peers && RESERVED=$((RESERVED + 30))
+wanted transformer && RESERVED=$((RESERVED + 60))
 LATER=$RESERVED
 wanted huge && RESERVED=$((RESERVED + 40))
 
@@ -176,7 +177,7 @@ measure() { # NAME RESERVE MODULE OPTION...
   local name=$1 reserve=$2
   shift 2
   if wanted "$name"; then
-    step "$name" 200 "$reserve" \
+    step "$name" 240 "$reserve" \
       "$PYTHON" -m "$@" --device "$DEVICE" --json "$OUT/$name.json" || FAILED=$((FAILED + 1))
   fi
 }
@@ -195,9 +196,9 @@ COMPILED=(dropout_ext nn.Dropout "compiled nn.Dropout" "compiled hand-written" c
   measure bench 135 bench --candidates "${EAGER[@]}" --sizes $SIZES $OPTIONS --plot "$OUT/bench.png"
   measure audit 110 bench.audit $AUDIT
   measure structured 90 bench.structured --seconds 0.1
-  measure transformer 30 bench.transformer $TRANSFORMER
-  measure peers 0 bench --candidates "${COMPILED[@]}" --sizes $COMPILED_SIZES --seconds 0.02 \
+  measure peers 60 bench --candidates "${COMPILED[@]}" --sizes $COMPILED_SIZES --seconds 0.02 \
     --dtypes bfloat16 float32 --modes forward forward_backward --sections speed
+  measure transformer 0 bench.transformer $TRANSFORMER
 }
 
 if [[ -s $OUT/tests.log ]]; then say "tests: $(grep -E '(passed|failed).* in ' "$OUT/tests.log" | tail -n 1)"; fi
