@@ -201,7 +201,7 @@ COMPILED=(dropout_ext nn.Dropout "compiled nn.Dropout" "compiled hand-written" c
   measure transformer 0 bench.transformer $TRANSFORMER
 }
 
-if [[ -s $OUT/tests.log ]]; then say "tests: $(grep -E '(passed|failed).* in ' "$OUT/tests.log" | tail -n 1)"; fi
+if [[ -s $OUT/tests.log ]]; then say "tests: $(grep -E ' in [0-9.]+s' "$OUT/tests.log" | tail -n 1)"; fi
 grep -h -e ' MISSED$' -e '^bars: ' -e '^failed: ' "$OUT"/*.log | tee -a "$OUT/summary.txt"
 cat "$OUT"/*.log >"$OUT/steps" && rm "$OUT"/*.log && mv "$OUT/steps" "$OUT/steps.log"
 say "$FAILED of the steps failed; $SECONDS s in all"
