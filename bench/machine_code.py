@@ -42,8 +42,8 @@ _MULTIPLY = re.compile(r"IMAD(?!\.(MOV|SHL|IADD|U32 R\d+, RZ, RZ))")
 
 @dataclass(frozen=True)
 class Kernel:
-    """``width``: elements of an access; the last three are per element, None if no
-    way stores at the full width, and for strided kernels, which have no such way."""
+    """``width``: elements of an access. The last three are per element; None if no way loads and
+    stores at the full width alone, and for strided kernels, which have no such way."""
 
     loop: str
     rule: str

@@ -10,8 +10,7 @@
 namespace dropout {
 
 // One Philox call serves a block of eight consecutive mask indices, sixteen bits each.
-constexpr int kBlockBits = 3;
-constexpr int kBlock = 1 << kBlockBits;
+constexpr int kBlock = 8;
 
 // The state a mask is drawn from. Counter words: offset low, offset high, block low, block high,
 // so that streams of other consumers of the same generator (which put their thread number where
@@ -52,7 +51,6 @@ struct Threshold {
   DROPOUT_HOST_DEVICE constexpr bool keeps_all() const { return t == 0; }
   DROPOUT_HOST_DEVICE constexpr bool drops_all() const { return t == kOne; }
   DROPOUT_HOST_DEVICE constexpr uint32_t hi() const { return static_cast<uint32_t>(t >> 16); }
-  DROPOUT_HOST_DEVICE constexpr uint32_t lo() const { return static_cast<uint32_t>(t) & 0xffffu; }
 
   // The probability that t realises.
   constexpr double probability() const {

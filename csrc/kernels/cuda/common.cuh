@@ -67,4 +67,16 @@ __device__ __forceinline__ RngState load_state(const StateSource& source, int64_
   return state;
 }
 
+// Moves the pointers to the sample of this block; its state.
+template <class T>
+__device__ __forceinline__ RngState begin_sample(
+    const T*& x, T*& y, const StateSource& source, const Samples& samples, int64_t first_sample) {
+  const int64_t sample = first_sample + blockIdx.y;
+  if (sample != 0) {
+    x += sample * samples.in;
+    y += sample * samples.out;
+  }
+  return load_state(source, sample * samples.state);
+}
+
 }  // namespace dropout::cuda

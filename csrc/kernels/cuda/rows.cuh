@@ -95,12 +95,7 @@ __global__ void __launch_bounds__(kThreads) dropout_rows(
   constexpr int kBlocks = kLaneBlocks<T, kSingleRow>;
   constexpr int kPositions = kTile<T, kSingleRow>;
   constexpr int kAccesses = kBlock / V;  // per block of a lane
-  const int64_t sample = first_sample + blockIdx.y;
-  if (sample != 0) {
-    x += sample * samples.in;
-    y += sample * samples.out;
-  }
-  const RngState state = load_state(source, sample * samples.state);
+  const RngState state = begin_sample(x, y, source, samples, first_sample);
   const int64_t in_stride = V > 1 ? 1 : rows.row.in;
   const int64_t out_stride = V > 1 ? 1 : rows.row.out;
   const int lane = static_cast<int>(threadIdx.x % kWarp);

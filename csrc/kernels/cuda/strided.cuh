@@ -77,10 +77,7 @@ __global__ void __launch_bounds__(kThreads) dropout_strided(
     Samples samples,
     int64_t first_sample) {
   using T = typename Rule::Element;
-  const int64_t sample = first_sample + blockIdx.y;
-  x += sample * samples.in;
-  y += sample * samples.out;
-  const RngState state = load_state(source, sample * samples.state);
+  const RngState state = begin_sample(x, y, source, samples, first_sample);
   const int64_t threads = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t unit = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
        unit < strided.units; unit += threads) {
