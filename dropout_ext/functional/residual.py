@@ -2,8 +2,11 @@
 
 from torch import Generator, Tensor
 
-from dropout_ext._checks import check_depth, check_probability, either_name
-from dropout_ext.functional._apply import INVERTED, UNSCALED, apply, overridable, unchanged
+from dropout_ext.functional.apply import apply, unchanged
+from dropout_ext.functional.checks import check_depth, check_probability, either_name
+from dropout_ext.functional.mask import INVERTED, UNSCALED, Mask
+from dropout_ext.functional.override import overridable
+from dropout_ext.functional.state import Source
 
 
 @overridable
@@ -43,7 +46,8 @@ def drop_path(
     if not training or p == 0.0:
         return unchanged(input)
     kept = INVERTED if scale_by_keep else UNSCALED
-    return apply(input, p, inplace, generator, rng_state, kept, _row_dims(input))
+    mask = Mask(p, kept, _row_dims(input))
+    return apply(input, inplace, mask, Source(generator, rng_state))
 
 
 @overridable
@@ -77,7 +81,7 @@ def stochastic_depth(
     if not training or p == 0.0:
         return unchanged(input)
     dims = _row_dims(input) if mode == "row" else tuple(range(input.dim()))
-    return apply(input, p, inplace, generator, rng_state, INVERTED, dims)
+    return apply(input, inplace, Mask(p, INVERTED, dims), Source(generator, rng_state))
 
 
 def _row_dims(input: Tensor) -> tuple[int, ...]:
