@@ -5,7 +5,6 @@
 
 using dropout::Coefficients;
 using dropout::Dim;
-using dropout::IndexMap;
 using dropout::RngState;
 using dropout::ScalarType;
 using dropout::Threshold;
@@ -51,22 +50,25 @@ int emulate(
     int capture,
     int64_t* written,
     const int64_t* samples) {
-  IndexMap map;
-  map.base = base;
+  dropout::Task task{
+      in != nullptr ? in : out,
+      out,
+      static_cast<ScalarType>(dtype),
+      Threshold::from_probability(p),
+      Coefficients{scale, shift, fill},
+      dropout::Samples{samples[0], samples[1], samples[2], samples[3]},
+      {}};
+  task.map.base = base;
   for (int d = ndim - 1; d >= 0; --d) {
     const int64_t* dim = dims + 4 * d;
-    map.push(Dim{dim[0], dim[1], dim[2], dim[3]});
+    task.map.push(Dim{dim[0], dim[1], dim[2], dim[3]});
   }
-  map.normalize();
+  task.map.normalize();
   StateSource source = make_source(state, intragraph, capture, written);
   if (samples[0] > 1) {  // as with an rng_state that is given: all are read from device memory
     source = {state, state + 1};
   }
-  return dropout::cuda::launch(
-      {in != nullptr ? in : out, out, static_cast<ScalarType>(dtype), source,
-       Threshold::from_probability(p), Coefficients{scale, shift, fill},
-       dropout::Samples{samples[0], samples[1], samples[2], samples[3]}},
-      map, nullptr);
+  return dropout::cuda::launch(task, source, nullptr);
 }
 
 int emulate_write_states(

@@ -1,16 +1,18 @@
-#include "torch/traced.h"
-
+// Key CompositeExplicitAutograd: `draw` in compiled graphs.
 #include <mutex>
+#include <random>
 #include <vector>
 
 #include "torch/ops.h"
 
-namespace dropout::traced {
+namespace dropout {
 namespace {
 
-// Graphs that name a generator may live as long as the process, and so do these.
+// Graphs that name a generator may live as long as the process, and so do these. Their numbers
+// begin at one that other processes do not use, so that a graph from elsewhere finds none.
 struct Registry {
   std::mutex mutex;
+  const int64_t first = int64_t{std::random_device()()} << 24;
   std::vector<at::Generator> generators;
 };
 
@@ -22,13 +24,14 @@ Registry& registry() {
 at::Generator registered(int64_t number) {
   const std::lock_guard<std::mutex> lock(registry().mutex);
   const auto& generators = registry().generators;
+  const int64_t position = number - registry().first;
   TORCH_CHECK(
-      number >= 0 && number < static_cast<int64_t>(generators.size()),
+      position >= 0 && position < static_cast<int64_t>(generators.size()),
       "dropout: this graph was traced with a torch.Generator, of which it holds the number ",
       number,
       " only; a graph that is loaded in another process can draw from the default "
       "generator alone. Trace it without generator=, or give it an rng_state as input");
-  return generators[static_cast<size_t>(number)];
+  return generators[static_cast<size_t>(position)];
 }
 
 }  // namespace
@@ -36,16 +39,17 @@ at::Generator registered(int64_t number) {
 int64_t register_generator(const at::Generator& generator) {
   const std::lock_guard<std::mutex> lock(registry().mutex);
   auto& generators = registry().generators;
-  for (size_t number = 0; number < generators.size(); ++number) {
-    if (generators[number] == generator) {
-      return static_cast<int64_t>(number);
-    }
+  size_t position = 0;
+  while (position < generators.size() && generators[position] != generator) {
+    ++position;
   }
-  generators.push_back(generator);
-  return static_cast<int64_t>(generators.size()) - 1;
+  if (position == generators.size()) {
+    generators.push_back(generator);
+  }
+  return registry().first + static_cast<int64_t>(position);
 }
 
-Tensor draw(
+Tensor draw_traced(
     const Tensor& input,
     at::OptionalSymIntArrayRef batch,
     std::optional<int64_t> generator,
@@ -55,4 +59,4 @@ Tensor draw(
       generator.has_value() ? Generator(registered(*generator)) : Generator());
 }
 
-}  // namespace dropout::traced
+}  // namespace dropout
