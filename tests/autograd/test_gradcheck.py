@@ -15,6 +15,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from dropout_ext import functional as F
 from tests.helpers.compare import state
+from tests.helpers.operators import dropout_
 
 ops = torch.ops.dropout_ext
 
@@ -68,7 +69,7 @@ def test_gradcheck_of_the_op_with_a_map(rng_tensor: torch.Tensor) -> None:
         return ops.dropout(x, 0.3, rng_tensor, mask_strides=[0, 1], mask_base=11)
 
     def f_inplace(x: torch.Tensor) -> Any:
-        return ops.dropout_(x.clone(), 0.3, rng_tensor, mask_strides=[0, 1], mask_base=11)
+        return dropout_(x.clone(), 0.3, rng_tensor, mask_strides=[0, 1], mask_base=11)
 
     for function in (f, f_inplace):
         assert gradcheck(function, x, check_forward_ad=True)

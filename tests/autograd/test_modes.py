@@ -61,10 +61,8 @@ def test_dispatch_mode(device: torch.device, inplace: bool, grad: bool) -> None:
         if grad:
             y.sum().backward()
     assert torch.equal(y, expected)
-    op = "dropout_ext.dropout_.default" if inplace else "dropout_ext.dropout.default"
-    assert "dropout_ext.draw.default" in mode.seen
-    assert op in mode.seen
-    assert mode.seen.count("dropout_ext.dropout.default") == (not inplace) + grad
+    assert mode.seen.count("dropout_ext.draw.default") == 1
+    assert sum(name.startswith("dropout_ext.dropout") for name in mode.seen) == 1 + grad
 
 
 class Wrapper(torch.Tensor):
@@ -154,23 +152,6 @@ def test_module_hooks(device: torch.device) -> None:
     y = module(x)
     y.sum().backward()
     assert seen == ["before", "after", "backward", "gradient"]
-    assert x.grad is not None
-    assert torch.equal(x.grad, y.detach())
-
-
-def test_saved_tensor_hooks(device: torch.device) -> None:
-    """What is kept passes through them: 16 bytes, offloaded and brought back."""
-    x = torch.ones(500, device=device, requires_grad=True)
-    sizes = []
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        sizes.append(tensor.nbytes)
-        return tensor.cpu().clone()
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor.to(device)):
-        y = F.dropout(x, 0.5)
-    y.sum().backward()
-    assert sizes == [16]
     assert x.grad is not None
     assert torch.equal(x.grad, y.detach())
 

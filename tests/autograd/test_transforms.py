@@ -6,8 +6,6 @@ does not see; a draw that happens where vmap was told to refuse randomness.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch.func import functionalize, grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
@@ -146,7 +144,21 @@ def test_vmap_inplace(device: torch.device) -> None:
     assert torch.equal(batch, found)
 
 
-Draw = Callable[[torch.Tensor], torch.Tensor]
+def test_vmap_inplace_with_drawn_masks(device: torch.device) -> None:
+    """The masks are those of a loop over the samples."""
+    batch = torch.ones(3, 50, device=device)
+    torch.manual_seed(3)
+    found = vmap(lambda t: F.dropout(t, inplace=True), randomness="different")(batch.clone())
+    torch.manual_seed(3)
+    assert torch.equal(found, torch.stack([F.dropout(sample) for sample in batch]))
+
+
+def test_vmap_inplace_on_an_input_that_is_shared(device: torch.device) -> None:
+    """Its masks would differ between the samples: an error, and the input as it was."""
+    x, batch = torch.ones(50, device=device), torch.ones(3, device=device)
+    with pytest.raises(RuntimeError, match="vmap"):
+        vmap(lambda _: F.dropout(x, inplace=True), randomness="different")(batch)
+    assert x.eq(1).all()
 
 
 def test_vmap_randomness_error(device: torch.device) -> None:

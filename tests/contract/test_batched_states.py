@@ -13,6 +13,7 @@ import torch
 
 import dropout_ext  # noqa: F401
 from tests.helpers.compare import assert_bits, expected_dropout, expected_mask, random_bits, state
+from tests.helpers.operators import dropout_
 
 ops = torch.ops.dropout_ext
 
@@ -42,7 +43,7 @@ def test_each_sample_has_its_state(
     for dtype in (torch.float64, torch.bfloat16):
         x = random_bits((*batch, *sample), dtype).to(backend)
         flat = x.clone().view(-1, *sample) if numbers else x
-        y = (ops.dropout_ if inplace else ops.dropout)(x, 0.4, stacked)
+        y = (dropout_ if inplace else ops.dropout)(x, 0.4, stacked)
         assert (y is x) == inplace
         for k, (seed, offset) in enumerate(numbers):
             found = y.reshape(-1, *sample)[k]

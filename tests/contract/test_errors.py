@@ -6,7 +6,6 @@ found; an unsupported dtype that silently takes another path.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import pytest
@@ -58,7 +57,6 @@ def test_negative_mask_indices(device: torch.device, strides: list[int] | None, 
     x, rng_state = torch.ones(6, device=device), state((1, 2), device)
     for call in (
         lambda: ops.dropout(x, 0.5, rng_state, **mapping),
-        lambda: ops.dropout_(x, 0.5, rng_state, **mapping),
         lambda: ops.dropout_mask([6], 0.5, rng_state, **mapping),
     ):
         with pytest.raises(ValueError, match=f"must not be negative, but mask_base {base}"):
@@ -72,7 +70,6 @@ def test_p_of_the_ops(p: float) -> None:
     """Compiled code comes in here, past the Python functions."""
     for call in (
         lambda: ops.dropout(torch.ones(3), p, state((1, 2))),
-        lambda: ops.dropout_(torch.ones(3), p, state((1, 2))),
         lambda: ops.dropout_mask([3], p, state((1, 2))),
     ):
         with pytest.raises((ValueError, RuntimeError), match=r"between 0 and 1, but got"):
@@ -165,16 +162,16 @@ class Nothing(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("watched", [True, False])
-def test_a_refused_call_draws_nothing(watched: bool) -> None:
+def test_a_refused_call_draws_nothing() -> None:
+    """Under a mode too, where the draw is an operator of its own."""
     leaf = torch.ones(5, requires_grad=True)
     overlapping = torch.ones(1).expand(5)
     default = torch.get_rng_state()
-    with Nothing() if watched else contextlib.nullcontext():
+    with Nothing():
         for x in (leaf, overlapping):
-            with pytest.raises(RuntimeError):
+            with pytest.raises(RuntimeError, match=r"leaf|single memory location"):
                 F.dropout(x, inplace=True)
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError, match=r"Long|int64"):
             F.dropout(torch.ones(5, dtype=torch.int64))
     assert torch.equal(torch.get_rng_state(), default)
 
@@ -220,7 +217,7 @@ def test_rng_state_shape(device: torch.device, entry: str, shape: tuple[int, ...
 
 
 def test_rng_state_is_a_tensor() -> None:
-    with pytest.raises(ERRORS):
+    with pytest.raises(TypeError, match="rng_state must be a Tensor"):
         F.dropout(torch.ones(5), rng_state=[1, 2])  # type: ignore[arg-type]
 
 
@@ -255,7 +252,6 @@ def test_inplace_on_a_leaf_that_requires_grad(device: torch.device, entry: str) 
         lambda: F.dropout(x, 0.5, inplace=True),
         lambda: F.dropout(x, 0.5, inplace=True, rng_state=rng_tensor),
         lambda: F.dropout(x[1:], 0.5, inplace=True, rng_state=rng_tensor),
-        lambda: ops.dropout_(x, 0.5, rng_tensor),
     ):
         with pytest.raises(RuntimeError, match=r"leaf"):
             call()

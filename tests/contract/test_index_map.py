@@ -16,6 +16,7 @@ import torch
 from dropout_ext import functional as F
 from tests.helpers import cases, reference
 from tests.helpers.compare import assert_bits, expected_dropout, expected_mask, random_bits, state
+from tests.helpers.operators import dropout_
 
 ops = torch.ops.dropout_ext
 RNG_STATE = (12, 2**33)
@@ -70,7 +71,7 @@ def test_output_of_map(backend: torch.device, shape: tuple[int, ...], strides: l
             found = ops.dropout(view, *args, mask_strides=strides, mask_base=3)
             assert_bits(found, expected, name)
             inplace = with_gaps(view) if view.is_contiguous() else view.clone()
-            found = ops.dropout_(inplace, *args, mask_strides=strides, mask_base=3)
+            found = dropout_(inplace, *args, mask_strides=strides, mask_base=3)
             assert found.data_ptr() == inplace.data_ptr()
             assert_bits(inplace, expected, f"{name}, in place")
 
@@ -142,7 +143,7 @@ def test_broadcast_dims_name_each_dimension_once(device: torch.device) -> None:
         with pytest.raises(IndexError, match=str(dim)):
             F.dropout(x, broadcast_dims=(dim,))
     for dims in [(0, 0), (0, -2)]:
-        with pytest.raises((RuntimeError, ValueError)):
+        with pytest.raises(ValueError, match="broadcast_dims names a dimension twice"):
             F.dropout(x, broadcast_dims=dims)
 
 
@@ -205,7 +206,7 @@ def test_shard_of_a_tensor_beyond_32_bits(backend: torch.device) -> None:
 def test_shard_must_lie_inside(
     device: torch.device, shard: tuple[tuple[int, ...], tuple[int, ...]]
 ) -> None:
-    with pytest.raises((RuntimeError, ValueError)):
+    with pytest.raises(ValueError, match="shard"):
         F.dropout(torch.ones(2, 3, device=device), shard=shard)
 
 

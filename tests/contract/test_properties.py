@@ -23,6 +23,7 @@ from tests.helpers.compare import (
     state,
     to_bits,
 )
+from tests.helpers.operators import dropout_
 
 ops = torch.ops.dropout_ext
 
@@ -84,7 +85,7 @@ def test_any_view_and_map(backend: torch.device, inplace: bool) -> None:
         expected = expected_dropout(
             x, p, rng_state, strides=mapping.get("mask_strides"), base=mapping["mask_base"]
         )
-        op = ops.dropout_ if inplace else ops.dropout
+        op = dropout_ if inplace else ops.dropout
         assert_bits(op(x, p, state(rng_state, backend), **mapping), expected)
 
     check()

@@ -1,13 +1,12 @@
 """rng_state: the 16 bytes a mask is drawn from, made by hand or drawn from a generator.
 
 Catches: seeds of 2^63 and above refused or changed; more or fewer draws than one per call, which
-would shift every later random number of a program; two threads that get one seed; a call that
-draws although it fails, or does not draw because the tensor is empty.
+would shift every later random number of a program; a call that draws although it fails, or does
+not draw because the tensor is empty.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +45,7 @@ def test_offset_defaults_to_zero() -> None:
 
 @pytest.mark.parametrize("seed", [2**64, -(2**63) - 1])
 def test_seed_beyond_64_bits(seed: int) -> None:
-    with pytest.raises((ValueError, OverflowError)):
+    with pytest.raises(ValueError, match="seed must be an integer of 64 bits, but got"):
         dropout_ext.rng_state(seed)
 
 
@@ -161,8 +160,8 @@ def test_the_seed_of_a_call_is_the_number_drawn() -> None:
     assert torch.equal(y, F.dropout(x, 0.5, rng_state=state((seed, 0))))
 
 
-def test_manual_seed_repeats_and_calls_differ() -> None:
-    x = torch.ones(500)
+def test_manual_seed_repeats_and_calls_differ(device: torch.device) -> None:
+    x = torch.ones(500, device=device)
     torch.manual_seed(1)
     first, second = F.dropout(x), F.dropout(x)
     torch.manual_seed(1)
@@ -175,35 +174,3 @@ def test_generator_leaves_the_default_one_alone() -> None:
     before = torch.get_rng_state()
     F.dropout(torch.ones(5), generator=torch.Generator())
     assert torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("through", ["op", "functional"])
-def test_threads_share_a_generator(through: str) -> None:
-    """Eight threads draw exactly the numbers that one would: none twice, none torn, none lost."""
-    threads, each = 8, 400
-    generator = torch.Generator().manual_seed(9)
-    x = torch.ones(256)
-    found: list[list[Any]] = [[] for _ in range(threads)]
-    gate = threading.Barrier(threads)
-
-    def work(mine: list[Any]) -> None:
-        gate.wait()
-        for _ in range(each):
-            if through == "op":
-                mine.append(int(draw(x, generator=generator)[0]))
-            else:
-                kept = F.dropout(x, 0.5, generator=generator) != 0
-                mine.append(tuple(kept.nonzero().flatten().tolist()))
-
-    workers = [threading.Thread(target=work, args=(mine,)) for mine in found]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    seeds = next_draws(torch.Generator().manual_seed(9), threads * each)
-    expected: list[Any] = sorted(seeds)
-    if through == "functional":
-        masks = (F.dropout_mask((256,), 0.5, rng_state=state((seed, 0))) for seed in seeds)
-        expected = sorted(tuple(mask.nonzero().flatten().tolist()) for mask in masks)
-    assert sorted(number for mine in found for number in mine) == expected
-    assert len(set(expected)) == threads * each

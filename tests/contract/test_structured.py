@@ -135,11 +135,27 @@ def test_gradient(backend: torch.device, name: str) -> None:
     assert_bits(x.grad, bits)
 
 
-def test_nothing_is_expanded() -> None:
-    """A mask shared along a dimension of 2^40 elements costs what its input costs: nothing."""
-    x = torch.ones(3, 1).expand(3, 2**40)
-    small = F.dropout(x[:, :5], 0.5, rng_state=state(RNG_STATE), broadcast_dims=(1,))
-    assert torch.equal(small, small[:, :1].expand(3, 5))
+def allocations(call: Callable[[], object]) -> list[int]:
+    """The sizes that torch's CPU allocator hands out meanwhile."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(
+        activities=activities, profile_memory=True, acc_events=True
+    ) as profile:
+        kept = call()
+    events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    del kept
+    return [event.nbytes() for event in events if event.name() == "[memory]" and event.nbytes() > 0]
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_nothing_but_the_output_is_allocated(name: str) -> None:
+    """And the 16 bytes of the state: neither a mask, shared or not, nor noise, nor a copy."""
+    function, shape, _, _ = FAMILY[name]
+    x = torch.ones(shape, requires_grad=True)
+    found = allocations(lambda: function(x, p=0.4, training=True))
+    assert sorted(found) == [16, x.nbytes]
+    with torch.no_grad():
+        assert allocations(lambda: function(x, p=0.4, training=True, inplace=True)) == []
 
 
 @pytest.mark.parametrize("dims", [(), (0,), (-1,)])

@@ -6,63 +6,58 @@ worker that does not behave as it would with torch's own operators.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import torch
 
 from dropout_ext import functional as F
+from tests.helpers.compare import to_bits
 
-THREADS, CALLS = 8, 300
+THREADS, CALLS = 8, 100
+x_of = functools.partial(torch.ones, 64)
 
 
-def test_threads_share_a_generator(device: torch.device) -> None:
-    """Together they get the states that one thread would get, each once."""
-    ops = torch.ops.dropout_ext
-    x = torch.ones(3, device=device)
-    generator = torch.Generator(device).manual_seed(6)
-    found: list[tuple[int, ...]] = []
+def drawn_state(device: torch.device, generator: torch.Generator) -> bytes:
+    return to_bits(torch.ops.dropout_ext.draw(x_of(device=device), generator=generator)).tobytes()
+
+
+def mask_of_a_call(device: torch.device, generator: torch.Generator) -> bytes:
+    return to_bits(F.dropout(x_of(device=device), 0.5, generator=generator)).tobytes()
+
+
+def mask_of_forward_and_backward(device: torch.device, generator: torch.Generator) -> bytes:
+    leaf = x_of(device=device, requires_grad=True)
+    y = F.dropout(leaf, 0.5, generator=generator)
+    y.sum().backward()
+    assert leaf.grad is not None
+    assert torch.equal(leaf.grad, y.detach())
+    return to_bits(y).tobytes()
+
+
+@pytest.mark.parametrize("call", [drawn_state, mask_of_a_call, mask_of_forward_and_backward])
+def test_threads_share_a_generator(
+    device: torch.device, call: Callable[[torch.device, torch.Generator], bytes]
+) -> None:
+    """Eight threads get exactly what one would get: nothing twice, torn or lost."""
+    together, alone = (torch.Generator(device).manual_seed(6) for _ in range(2))
     barrier = threading.Barrier(THREADS)
 
-    def work() -> None:
+    def work() -> list[bytes]:
         barrier.wait()
-        for _ in range(CALLS):
-            found.append(tuple(ops.draw(x, generator=generator).tolist()))
+        return [call(device, together) for _ in range(CALLS)]
 
-    threads = [threading.Thread(target=work) for _ in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    generator.manual_seed(6)
-    alone = [tuple(ops.draw(x, generator=generator).tolist()) for _ in range(THREADS * CALLS)]
-    assert len(set(found)) == THREADS * CALLS
-    assert sorted(found) == sorted(alone)
-
-
-def test_threads_of_the_eager_way(device: torch.device) -> None:
-    """The masks of all calls are those of as many calls in turn, and forward is backward."""
-    x = torch.ones(64, device=device)
-    masks: list[bytes] = []
-
-    def work() -> None:
-        for _ in range(50):
-            leaf = x.clone().requires_grad_()
-            y = F.dropout(leaf, 0.5)
-            y.sum().backward()
-            assert leaf.grad is not None
-            assert torch.equal(leaf.grad, y.detach())
-            masks.append(bytes(y.detach().cpu().numpy().tobytes()))
-
-    torch.manual_seed(8)
-    threads = [threading.Thread(target=work) for _ in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    torch.manual_seed(8)
-    alone = [F.dropout(x, 0.5).cpu().numpy().tobytes() for _ in range(50 * THREADS)]
-    assert sorted(masks) == sorted(alone)
+    with ThreadPoolExecutor(THREADS) as pool:
+        futures = [pool.submit(work) for _ in range(THREADS)]
+        found = [each for future in futures for each in future.result()]
+    expected = [call(device, alone) for _ in range(THREADS * CALLS)]
+    assert len(set(expected)) == THREADS * CALLS
+    assert sorted(found) == sorted(expected)
+    assert torch.equal(together.get_state(), alone.get_state())
 
 
 def test_fork_inherits_the_generator() -> None:

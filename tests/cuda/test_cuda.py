@@ -6,8 +6,6 @@ that replays one mask for ever; a mask that differs from the CPU's.
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 import torch
 
@@ -86,41 +84,6 @@ def test_the_mask_of_a_call_is_that_of_its_state() -> None:
     y = F.dropout(x, 0.5, generator=cuda_generator())
     rng_state = draw(x, generator=cuda_generator())
     assert torch.equal(y, F.dropout(x, 0.5, rng_state=rng_state))
-
-
-def test_threads_share_a_generator() -> None:
-    """No reservation twice, none lost."""
-    threads, each = 8, 200
-    generator, x = cuda_generator(), torch.ones(256, device="cuda")
-    start = generator.get_offset() // 4
-    found: list[list[int]] = [[] for _ in range(threads)]
-    gate = threading.Barrier(threads)
-
-    def work(mine: list[int]) -> None:
-        gate.wait()
-        for _ in range(each):
-            F.dropout(x, 0.5, generator=generator)
-            mine.append(int(draw(x, generator=generator)[1]))
-
-    workers = [threading.Thread(target=work, args=(mine,)) for mine in found]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    offsets = [offset for mine in found for offset in mine]
-    assert len(set(offsets)) == threads * each
-    assert all((offset - start) % 2 == 0 for offset in offsets)
-    assert generator.get_offset() // 4 == start + 2 * 2 * threads * each
-
-
-def test_manual_seed_repeats() -> None:
-    x = torch.ones(5000, device="cuda")
-    torch.manual_seed(3)
-    first, second = F.dropout(x), F.dropout(x)
-    torch.manual_seed(3)
-    assert torch.equal(F.dropout(x), first)
-    assert torch.equal(F.dropout(x), second)
-    assert not torch.equal(first, second)
 
 
 def test_backward_after_the_generator_moved_on() -> None:
@@ -206,7 +169,7 @@ def test_another_device_than_the_current_one() -> None:
     assert x.grad is not None
     assert y.device == x.grad.device == x.device
     assert_bits(y, expected_dropout(torch.ones(5000), 0.5, (6, 7)))
-    with pytest.raises((RuntimeError, ValueError)):
+    with pytest.raises(RuntimeError, match="rng_state must be on the device of the input"):
         F.dropout(x, rng_state=state((6, 7), "cuda:0"))
 
 
@@ -228,11 +191,13 @@ def test_draw_on_another_device_than_the_current_one() -> None:
     assert_bits(y, expected_dropout(torch.ones(5000), 0.5, (seed, offset)))
     assert x.grad is not None
     assert torch.equal(x.grad, y.detach())
-    with pytest.raises((RuntimeError, ValueError)):
+    with pytest.raises(RuntimeError, match="generator must be on the device of the input"):
         F.dropout(x, generator=torch.Generator("cuda:0"))
 
 
 def test_module_on_cuda() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(64, 64), dropout_ext.Dropout(0.5)).cuda()
-    model(torch.ones(8, 64, device="cuda")).sum().backward()
-    assert model[0].weight.grad is not None
+    y = model(torch.ones(8, 64, device="cuda"))
+    y.sum().backward()
+    assert 0 < y.count_nonzero() < y.numel()
+    assert torch.equal(model[0].bias.grad, 2.0 * y.count_nonzero(0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 
@@ -74,13 +73,21 @@ class ViTBlock(nn.Module):
         return result
 
 
-class Functional(nn.Module):
-    """Calls torch's dropout by function, in every way there is."""
+class Translator(nn.Module):
+    """nn.Transformer with one input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Transformer(16, 2, 1, 1, 32, dropout=0.2, batch_first=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = nn.functional.dropout(x, 0.3, self.training)
-        y = nn.functional.dropout2d(y, p=0.3, training=self.training)
-        y = nn.functional.alpha_dropout(y, 0.3, self.training)
-        y = nn.functional.feature_alpha_dropout(y, 0.3, self.training)
-        y = torch.dropout(y, 0.3, train=self.training)
-        return nn.functional.dropout(y, 0.3, training=self.training, inplace=True)
+        result: Tensor = self.inner(x, x)
+        return result
+
+
+def step(model: nn.Module, x: Tensor) -> list[Tensor]:
+    """Output and gradients of a training step."""
+    model.zero_grad()
+    y = model(x)
+    y.square().sum().backward()
+    return [y.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)]

@@ -1,9 +1,9 @@
 """What a test may need of the machine, and whether its absence is a skip or a failure.
 
-    DROPOUT_EXT_REQUIRE_CUDA=1          a missing GPU is a failure, not a skip
-    DROPOUT_EXT_REQUIRE_PATHS=a,b       likewise for these SIMD paths
-    DROPOUT_EXT_SLOW=1                  also run the tests that take minutes
-    DROPOUT_EXT_HUGE=1                  also run those that need many gigabytes
+DROPOUT_EXT_REQUIRE_CUDA=1          a missing GPU is a failure, not a skip
+DROPOUT_EXT_REQUIRE_PATHS=a,b       likewise for these SIMD paths
+DROPOUT_EXT_SLOW=1                  also run the tests that take minutes
+DROPOUT_EXT_HUGE=1                  also run those that need many gigabytes
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ identity in eval, pickling, state_dict, hooks, errors.
 from __future__ import annotations
 
 import copy
-import inspect
 import io
 import pickle
 from typing import Any
@@ -34,21 +33,6 @@ def test_is_a_module(cls: Class) -> None:
     assert [module.p, module.inplace, module.training] == [0.5, False, True]
     assert list(module.parameters()) == list(module.buffers()) == []
     assert list(module.state_dict()) == []
-
-
-def test_positional_arguments_agree() -> None:
-    pairs: list[tuple[Any, Any]] = [
-        (dropout_ext.Dropout, torch.nn.Dropout),
-        (F.dropout, torch.nn.functional.dropout),
-    ]
-    for ours, theirs in pairs:
-        positional = [
-            (parameter.name, parameter.default)
-            for parameter in inspect.signature(ours).parameters.values()
-            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        ]
-        expected = [(q.name, q.default) for q in inspect.signature(theirs).parameters.values()]
-        assert positional == expected
 
 
 @pytest.mark.parametrize("p", [0, 1, 0.0, 0.25, 1 / 3, 1.0, True])
@@ -255,5 +239,5 @@ def test_copies_of_a_module_with_a_generator() -> None:
 
 
 def test_generator_must_be_one() -> None:
-    with pytest.raises((TypeError, ValueError, RuntimeError)):
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, but got 7"):
         dropout_ext.Dropout(generator=7)(torch.ones(3))  # type: ignore[arg-type]

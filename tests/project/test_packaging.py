@@ -10,9 +10,11 @@ import ast
 import importlib.resources
 import inspect
 import platform
+import pydoc
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -153,24 +155,35 @@ def test_stub_has_the_arguments_of_the_module() -> None:
 # Names and documentation.
 
 
-def test_public_names() -> None:
-    assert {"Dropout", "functional", "rng_state", "build_info"} <= set(dropout_ext.__all__)
-    assert {"dropout", "dropout_mask"} <= set(dropout_ext.functional.__all__)
+PUBLIC = [
+    (module, name)
+    for module in (dropout_ext, dropout_ext.functional, dropout_ext.modules)
+    for name in module.__all__
+]
+
+
+def test_public_names_are_listed_once() -> None:
+    for module in (dropout_ext, dropout_ext.functional, dropout_ext.modules):
+        assert len(module.__all__) == len(set(module.__all__))
+    assert len(PUBLIC) > 30
 
 
 @pytest.mark.parametrize(
-    "thing",
-    [
-        dropout_ext,
-        dropout_ext.Dropout,
-        dropout_ext.functional.dropout,
-        dropout_ext.functional.dropout_mask,
-        dropout_ext.rng_state,
-        dropout_ext.build_info,
-    ],
+    ("module", "name"), PUBLIC, ids=lambda part: getattr(part, "__name__", part)
 )
-def test_public_things_are_documented(thing: object) -> None:
-    assert len(inspect.getdoc(thing) or "") > 60
+def test_public_things_are_documented(module: Any, name: str) -> None:
+    """A docstring of its own that explains every argument; help() shows it and the signature."""
+    thing = getattr(module, name)
+    own = inspect.cleandoc(thing.__doc__ or "")
+    assert len(own) > 60
+    text = pydoc.plain(pydoc.render_doc(thing))
+    assert own.splitlines()[0] in text
+    if inspect.ismodule(thing):
+        return
+    for argument in inspect.signature(thing).parameters.values():
+        assert argument.annotation is not argument.empty, f"{argument.name} has no type"
+        assert f"{argument.name}: " in text
+        assert re.search(rf"\b{argument.name}\b", own), f"{argument.name} is not explained"
 
 
 def test_import_is_quiet_and_starts_no_threads() -> None:
