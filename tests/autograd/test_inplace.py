@@ -82,6 +82,39 @@ def test_inplace_in_the_graph_of_its_input(device: torch.device) -> None:
     assert torch.equal(x.grad, 8 * y.detach())  # 2 y dy/dx, and dy/dx is 4 where y is not 0
 
 
+FAILS_LATE = pytest.mark.xfail(strict=True, reason="the state is saved after the kernel has run")
+
+
+@FAILS_LATE
+def test_a_hook_that_fails_leaves_the_input(device: torch.device) -> None:
+    """Saving the state comes before anything is written."""
+
+    def refuse(tensor: torch.Tensor) -> torch.Tensor:
+        raise KeyError("no room")
+
+    x = torch.ones(50, device=device, requires_grad=True) * 1
+    node = x.grad_fn
+    with (
+        torch.autograd.graph.saved_tensors_hooks(refuse, lambda tensor: tensor),
+        pytest.raises(KeyError, match="no room"),
+    ):
+        F.dropout(x, 0.5, inplace=True, rng_state=state(RNG_STATE, device))
+    assert x.eq(1).all()
+    assert (x._version, x.grad_fn) == (0, node)
+
+
+@FAILS_LATE
+def test_a_state_that_cannot_be_saved_leaves_the_input(device: torch.device) -> None:
+    with torch.inference_mode():
+        rng_tensor = state(RNG_STATE, device)
+    x = torch.ones(50, device=device, requires_grad=True) * 1
+    node = x.grad_fn
+    with pytest.raises(RuntimeError, match="Inference tensors cannot be saved for backward"):
+        F.dropout(x, 0.5, inplace=True, rng_state=rng_tensor)
+    assert x.eq(1).all()
+    assert (x._version, x.grad_fn) == (0, node)
+
+
 def test_inplace_result_requires_grad_only_if_it_should(device: torch.device) -> None:
     x = torch.ones(5, device=device)
     assert not F.dropout(x, 0.5, inplace=True).requires_grad
