@@ -106,3 +106,9 @@ def state(rng_state: tuple[int, int], device: torch.device | str = "cpu") -> tor
     """An rng_state tensor made without the library under test."""
     signed = [(number + 2**63) % 2**64 - 2**63 for number in rng_state]
     return torch.tensor(signed, dtype=torch.int64, device=device)
+
+
+def shared_dims(y: torch.Tensor, dropped: float = 0.0) -> list[bool]:
+    """Along which dimensions are all decisions the same?"""
+    kept = y != dropped
+    return [bool((kept == kept.narrow(d, 0, 1)).all()) for d in range(y.dim())]

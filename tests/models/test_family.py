@@ -1,8 +1,7 @@
 """The family as drop-ins: both the namesake of torch.nn and ours go through the same checks.
 
 Catches: an argument, default, repr, warning or error that differs; a shape that one takes and the
-other does not; a decision shared by other elements than the namesake's; a traced path that computes
-something else.
+other does not; a decision shared by other elements than the namesake's.
 """
 
 from __future__ import annotations
@@ -19,11 +18,10 @@ from typing import Any
 import pytest
 import torch
 import torch._dynamo
-from torch import Tensor
 
 import dropout_ext
 from dropout_ext import functional as F
-from tests.helpers.compare import state
+from tests.helpers.compare import shared_dims
 
 MODULES = [
     "Dropout",
@@ -110,12 +108,6 @@ def test_p_errors(name: str, p: float) -> None:
     assert found[0][0] is ValueError
 
 
-def shared(y: Tensor, dropped: float) -> list[bool]:
-    """Along which dimensions are all decisions the same?"""
-    kept = y != dropped
-    return [bool((kept == kept.narrow(d, 0, 1)).all()) for d in range(y.dim())]
-
-
 @pytest.mark.parametrize("name", [n for n in MODULES if "Alpha" not in n])
 @pytest.mark.parametrize("batched", [True, False])
 def test_decisions_are_shared_by_the_same_elements(name: str, batched: bool) -> None:
@@ -128,7 +120,7 @@ def test_decisions_are_shared_by_the_same_elements(name: str, batched: bool) -> 
     for library in (dropout_ext, torch.nn):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found.append(shared(getattr(library, name)(0.5)(torch.ones(shape)), 0.0))
+            found.append(shared_dims(getattr(library, name)(0.5)(torch.ones(shape))))
     assert found[0] == found[1]
 
 
@@ -155,123 +147,6 @@ def test_module_life(library: Any, name: str) -> None:
         assert again(x).shape == x.shape
     alpha = "Alpha" in name
     assert (getattr(library, name)(0.5, inplace=True)(x) is x) == (not alpha)
-
-
-CALLS: dict[str, Callable[..., Tensor]] = {
-    "dropout1d": lambda x, **kw: F.dropout1d(x[:, :, 0], 0.4, **kw),
-    "dropout1d, no batch": lambda x, **kw: F.dropout1d(x[0, :, 0], 0.4, **kw),
-    "dropout2d": lambda x, **kw: F.dropout2d(x, 0.4, **kw),
-    "dropout3d, no batch": lambda x, **kw: F.dropout3d(x, 0.4, **kw),
-    "alpha": lambda x, **kw: F.alpha_dropout(x, 0.4, True, **kw),
-    "feature alpha": lambda x, **kw: F.feature_alpha_dropout(x, 0.4, True, **kw),
-    "drop path": lambda x, **kw: F.drop_path(x, 0.4, True, **kw),
-    "depth": lambda x, **kw: F.stochastic_depth(x, 0.4, "row", **kw),
-    "node-wise": lambda x, **kw: F.dropout(x, 0.4, broadcast_dims=(0,), **kw),
-    "classic": lambda x, **kw: F.dropout(x, 0.4, mode="downscale_in_infer", **kw),
-}
-INPUT = torch.randn(9, 8, 3, 4)
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_sources_of_randomness(name: str) -> None:
-    """Seed, generator and state mean what they mean for dropout."""
-    call = CALLS[name]
-    first = call(INPUT, generator=torch.Generator().manual_seed(3))
-    assert torch.equal(call(INPUT, generator=torch.Generator().manual_seed(3)), first)
-    assert not torch.equal(call(INPUT, generator=torch.Generator().manual_seed(4)), first)
-    torch.manual_seed(3)
-    assert torch.equal(call(INPUT), first)
-    explicit = call(INPUT, rng_state=state((5, 6)))
-    assert torch.equal(call(INPUT, rng_state=state((5, 6))), explicit)
-    with pytest.raises(ValueError, match="both"):
-        call(INPUT, rng_state=state((5, 6)), generator=torch.Generator())
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_compiled_is_eager(name: str) -> None:
-    """One graph, bit for bit, gradient included."""
-    torch._dynamo.reset()
-    call = CALLS[name]
-    found = []
-    for function in (call, torch.compile(call, backend="aot_eager", fullgraph=True)):
-        torch.manual_seed(7)
-        leaf = INPUT.clone().requires_grad_()
-        y = function(leaf)
-        y.square().sum().backward()
-        assert leaf.grad is not None
-        found.append((y.detach(), leaf.grad, torch.rand(2)))
-    for eager, traced in zip(*found, strict=True):
-        assert torch.equal(eager, traced)
-    torch._dynamo.reset()
-
-
-@pytest.mark.parametrize("name", ["alpha", "feature alpha", "dropout2d", "drop path"])
-def test_gradcheck(name: str) -> None:
-    x = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
-
-    def fixed(t: Tensor) -> Tensor:
-        return CALLS[name](t, rng_state=state((5, 6)))
-
-    assert torch.autograd.gradcheck(fixed, x)
-    assert torch.autograd.gradgradcheck(fixed, x)
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_vmap_is_a_loop(name: str) -> None:
-    x = torch.randn(3, *INPUT.shape)
-    states = torch.tensor([[1, 2], [3, 4], [5, 6]])
-    found = torch.func.vmap(lambda t, s: CALLS[name](t, rng_state=s))(x, states)
-    expected = [CALLS[name](t, rng_state=s) for t, s in zip(x, states, strict=True)]
-    assert torch.equal(found, torch.stack(expected))
-
-
-# timm and torchvision.
-
-
-def test_drop_path_is_timms() -> None:
-    x = torch.ones(400, 2, 3)
-    y = dropout_ext.DropPath(0.25)(x)
-    assert shared(y, 0.0) == [False, True, True]
-    assert set(y.unique().tolist()) == {0.0, torch.tensor(4 / 3).item()}
-    y = dropout_ext.DropPath(0.25, scale_by_keep=False)(x)
-    assert set(y.unique().tolist()) == {0.0, 1.0}
-    module = dropout_ext.DropPath(0.12345)
-    assert repr(module) == "DropPath(drop_prob=0.123)"
-    assert module.drop_prob == module.p == 0.12345
-    module.drop_prob = 0.0
-    assert module(x) is x
-    assert dropout_ext.DropPath()(x) is x
-    assert dropout_ext.DropPath(drop_prob=0.25).p == 0.25
-    torch.manual_seed(0)
-    expected = F.drop_path(x, 0.25, training=True)
-    torch.manual_seed(0)
-    assert torch.equal(F.drop_path(x, drop_prob=0.25, training=True), expected)
-    with pytest.raises(ValueError, match="two names of one"):
-        dropout_ext.DropPath(0.25, drop_prob=0.5)
-    assert F.drop_path(x, 0.5) is x
-    with pytest.raises(IndexError, match="0-D"):
-        F.drop_path(torch.ones(()), 0.5, True)
-
-
-def test_stochastic_depth_is_torchvisions() -> None:
-    x = torch.ones(400, 2, 3)
-    assert shared(dropout_ext.StochasticDepth(0.5, "row")(x), 0.0) == [False, True, True]
-    assert shared(dropout_ext.StochasticDepth(0.5, "batch")(x), 0.0) == [True, True, True]
-    module = dropout_ext.StochasticDepth(0.2, mode="row")
-    assert repr(module) == "StochasticDepth(p=0.2, mode=row)"
-    assert module.eval()(x) is x
-    message = "mode has to be either 'batch' or 'row', but got column"
-    with pytest.raises(ValueError, match=message):
-        F.stochastic_depth(x, 0.5, "column")
-    with pytest.raises(ValueError, match="drop probability has to be between 0 and 1, but got 2"):
-        F.stochastic_depth(x, 2, "row")
-
-
-def test_repr_of_what_torch_does_not_have() -> None:
-    module = dropout_ext.Dropout(0.1, broadcast_dims=-2, mode="downscale_in_infer")
-    expected = "Dropout(p=0.1, inplace=False, broadcast_dims=(-2,), mode=downscale_in_infer)"
-    assert repr(module) == expected
-    assert dropout_ext.Dropout(broadcast_dims=[0, 1]).broadcast_dims == (0, 1)
 
 
 def test_import_is_cheap() -> None:

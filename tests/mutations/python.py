@@ -31,14 +31,14 @@ MUTATIONS = (
         _PYTHON,
         "shared.insert(input_dim, 0)",
         "shared.insert(0, 0)",
-        ("tests/autograd/test_transforms.py",),
+        ("tests/autograd/test_vmap.py",),
     ),
     Mutation(
         "vmap, different: one state for all samples",
         _PYTHON,
         "states = _add_batch_dim(states, 0, interpreter.level())",
         "states = _add_batch_dim(states[:1].expand_as(states), 0, interpreter.level())",
-        ("tests/autograd/test_transforms.py",),
+        ("tests/autograd/test_vmap.py",),
     ),
     Mutation(
         "traced draws that do not follow each other",
