@@ -55,7 +55,7 @@ def steps(module: torch.nn.Module, count: int, device: torch.device) -> list[tor
     return found
 
 
-INDUCTOR = pytest.param("inductor", marks=pytest.mark.torch_kernels)
+INDUCTOR = pytest.param("inductor", marks=[pytest.mark.torch_kernels, pytest.mark.thorough])
 
 
 @pytest.mark.parametrize("backend", ["aot_eager_decomp_partition", INDUCTOR])
@@ -181,7 +181,10 @@ AUTOGRAD: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("name", AUTOGRAD)
+@pytest.mark.parametrize(
+    "name",
+    ["piece", *(pytest.param(n, marks=pytest.mark.thorough) for n in AUTOGRAD if n != "piece")],
+)
 def test_compiled_autograd(device: torch.device, name: str) -> None:
     """The same gradients from one graph for all steps: a state that became a constant of the
     graph would repeat the first step's mask, a size that did would fail on the last."""

@@ -71,6 +71,7 @@ def test_explicit_state_is_an_input() -> None:
         assert torch.equal(program(x, state), Explicit()(x, state))
 
 
+@pytest.mark.thorough
 def test_generator_is_of_this_process(tmp_path: Path) -> None:
     """Elsewhere nothing is known under its number, and the program says so."""
     module = dropout_ext.Dropout(0.5, generator=torch.Generator().manual_seed(1))

@@ -19,7 +19,7 @@ from tests.helpers.operators import dropout_
 
 ops = torch.ops.dropout_ext
 OPS = ("draw", "draw_traced", "dropout", "dropout_mask")
-DTYPES = [torch.float32, torch.bfloat16]
+DTYPES = [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.thorough)]
 
 
 def inputs(dtype: torch.dtype, device: torch.device, grad: bool) -> list[torch.Tensor]:

@@ -37,6 +37,7 @@ def run_with_path(name: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.thorough
 def test_unknown_path_in_the_environment() -> None:
     done = run_with_path("sse9")
     assert done.returncode != 0
@@ -44,6 +45,7 @@ def test_unknown_path_in_the_environment() -> None:
     assert "sse9" in done.stderr
 
 
+@pytest.mark.thorough
 def test_path_in_the_environment() -> None:
     """The second best one: neither what is chosen anyway nor, where there are three, the worst."""
     name = dropout_ext.build_info()["cpu_paths"][-2:][0]

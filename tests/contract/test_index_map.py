@@ -86,6 +86,7 @@ def with_gaps(x: torch.Tensor) -> torch.Tensor:
     return view
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("rows", "columns"), [(600, 530), (30_000, 12), (12, 30_000)])
 @pytest.mark.parametrize("dims", [(0,), (1,)])
 def test_large_maps(backend: torch.device, rows: int, columns: int, dims: tuple[int, ...]) -> None:
@@ -117,7 +118,10 @@ def test_broadcast_dims(backend: torch.device, shape: tuple[int, ...]) -> None:
         assert_bits(mask, expected_mask(shape, 0.4, RNG_STATE, strides=strides), f"{negative}")
 
 
-@pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 16, 31, 32, 33, 63, 64, 65, 128, 200, 511, 512, 513])
+LONG_ROWS = [pytest.param(n, marks=pytest.mark.thorough) for n in (128, 200, 511, 512, 513)]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 16, 31, 32, 33, 63, 64, 65, *LONG_ROWS])
 def test_short_shared_rows(backend: torch.device, n: int) -> None:
     """Decisions that are repeated n times, and patterns of n decisions that are repeated; aligned
     with the words that masks are made of, and not."""

@@ -67,12 +67,14 @@ def test_inplace(backend: torch.device, name: str) -> None:
         check_inplace(layouts.DENSE[name], getattr(torch, dtype), backend)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", layouts.LARGE)
 def test_large(backend: torch.device, name: str) -> None:
     for dtype in ("float32", "bfloat16"):
         check_output(layouts.LARGE[name], getattr(torch, dtype), backend)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", [name for name in layouts.LARGE if name != "expanded"])
 def test_large_inplace(backend: torch.device, name: str) -> None:
     for dtype in ("float64", "float16"):

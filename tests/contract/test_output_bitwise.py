@@ -144,6 +144,7 @@ def test_one_mask_for_all_dtypes(backend: torch.device) -> None:
     assert all(torch.equal(mask, masks[0]) for mask in masks)
 
 
+@pytest.mark.thorough
 def test_sizes_written_past_the_caches(backend: torch.device, dtype: torch.dtype) -> None:
     """From 32 MB on, where stores may bypass the caches, with a tail."""
     size = 2**25 // torch.empty((), dtype=dtype).element_size() + 100
@@ -152,12 +153,14 @@ def test_sizes_written_past_the_caches(backend: torch.device, dtype: torch.dtype
     assert_bits(F.dropout(x, 0.3, rng_state=state((8, 8), backend)), expected)
 
 
+@pytest.mark.thorough
 def test_misaligned_past_the_caches(backend: torch.device) -> None:
     """As large, read from an address at which no vector begins while stores are streamed."""
     x = random_bits((2**23 + 100,), torch.float32, seed=1).to(backend)[1:]
     check(x, 0.3, (8, 8))
 
 
+@pytest.mark.thorough
 def test_mask_written_past_the_caches(backend: torch.device) -> None:
     shape = (2**25 + 77,)
     found = F.dropout_mask(shape, 0.3, rng_state=state((8, 8), backend))
@@ -165,6 +168,7 @@ def test_mask_written_past_the_caches(backend: torch.device) -> None:
     assert np.array_equal(found.cpu().numpy(), expected)
 
 
+@pytest.mark.thorough
 def test_two_to_the_25(backend: torch.device) -> None:
     """128 MB: both directions of an allocation that the system maps afresh, in place too."""
     x = random_bits((2**25 + 1,), torch.float32, seed=1).to(backend)

@@ -25,6 +25,8 @@ from tests.helpers.compare import (
 )
 from tests.helpers.operators import dropout_
 
+pytestmark = pytest.mark.thorough
+
 ops = torch.ops.dropout_ext
 
 SETTINGS = settings(

@@ -23,6 +23,8 @@ from dropout_ext import functional as F
 from tests.helpers import cases, reference
 from tests.helpers.compare import state
 
+pytestmark = pytest.mark.thorough
+
 LIMIT = 5.0
 OFF_DYADIC = [0.1, 0.3, 1 / 3, 0.45, 0.7]
 

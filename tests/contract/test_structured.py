@@ -198,6 +198,7 @@ def test_mode_is_one_of_two() -> None:
             make(mode="half")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("function", [F.alpha_dropout, F.feature_alpha_dropout])
 @pytest.mark.parametrize("p", [0.05, 0.3, 0.7])
 def test_alpha_keeps_mean_and_variance(function: Any, p: float) -> None:

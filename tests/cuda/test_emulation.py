@@ -23,6 +23,8 @@ import torch
 from tests.helpers import cases, layouts, reference
 from tests.helpers.compare import assert_bits, expected_dropout, expected_mask, random_bits, state
 
+pytestmark = pytest.mark.thorough
+
 HERE = pathlib.Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 FLAGS = ["-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]

@@ -16,6 +16,8 @@ if not torch.distributed.is_available():  # a build of torch without it
 
 from tests.distributed import checks, training, world
 
+pytestmark = pytest.mark.thorough
+
 CHECKS = {**checks.CHECKS, **training.CHECKS}
 
 

@@ -178,6 +178,7 @@ def test_what_cannot_be_reverted_is_said() -> None:
     assert type(model["shared"]) is dropout_ext.Dropout
 
 
+@pytest.mark.thorough
 def test_converted_transformer_compiles() -> None:
     torch._dynamo.reset()
     model, x = dropout_ext.convert_dropout(Translator()), torch.randn(2, 5, 16)

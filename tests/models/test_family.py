@@ -149,6 +149,7 @@ def test_module_life(library: Any, name: str) -> None:
     assert (getattr(library, name)(0.5, inplace=True)(x) is x) == (not alpha)
 
 
+@pytest.mark.thorough
 def test_import_is_cheap() -> None:
     """Neither the compiler nor distributed tensors are imported for the sake of a module."""
     code = (

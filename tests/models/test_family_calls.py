@@ -46,6 +46,7 @@ def test_sources_of_randomness(name: str) -> None:
         call(INPUT, rng_state=state((5, 6)), generator=torch.Generator())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", CALLS)
 def test_compiled_is_eager(name: str) -> None:
     """One graph, bit for bit, gradient included."""

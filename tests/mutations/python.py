@@ -36,8 +36,8 @@ MUTATIONS = (
     Mutation(
         "vmap, different: one state for all samples",
         _PYTHON,
-        "states = _add_batch_dim(states, 0, interpreter.level())",
-        "states = _add_batch_dim(states[:1].expand_as(states), 0, interpreter.level())",
+        "add_batch_dim(states, 0, interpreter.level())",
+        "add_batch_dim(states[:1].expand_as(states), 0, interpreter.level())",
         ("tests/autograd/test_vmap.py",),
     ),
     Mutation(
@@ -57,22 +57,22 @@ MUTATIONS = (
     Mutation(
         "attention that does not come back from a conversion",
         _PYTHON,
-        "{ours: theirs for theirs, ours in _OURS.items()}",
-        "{ours: theirs for theirs, ours in _OURS.items() if theirs is not nn.MultiheadAttention}",
+        "THEIRS = {ours: theirs for ",
+        "THEIRS = {ours: ours if theirs is nn.MultiheadAttention else theirs for ",
         ("tests/models/test_convert.py",),
     ),
     Mutation(
         "a function of torch that is not redirected",
         _PYTHON,
-        "    torch.feature_dropout_: _inplace(_feature_dropout),\n",
-        "",
+        "torch.feature_dropout_: _inplace(",
+        "torch.native_dropout: _inplace(",
         ("tests/models/test_redirect.py",),
     ),
     Mutation(
-        "drop_connect: parameters in another order after removal",
+        "drop_connect: parameters and keys in torch's order",
         _PYTHON,
-        '        _reorder(owner._parameters, owner._bare_keys, "")\n',
-        "",
+        "for key in keys + later:",
+        "for key in later:",
         ("tests/models/test_drop_connect.py",),
     ),
     Mutation(

@@ -97,6 +97,7 @@ def test_other_version_is_an_import_error(built_for: str, running: str) -> None:
     assert "--no-build-isolation" in message
 
 
+@pytest.mark.thorough
 def test_check_comes_before_the_binary() -> None:
     """With another torch the error is ours, not the loader's."""
     code = (
@@ -186,6 +187,7 @@ def test_public_things_are_documented(module: Any, name: str) -> None:
         assert re.search(rf"\b{argument.name}\b", own), f"{argument.name} is not explained"
 
 
+@pytest.mark.thorough
 def test_import_is_quiet_and_starts_no_threads() -> None:
     code = (
         "import threading, torch\n"
