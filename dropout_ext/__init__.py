@@ -7,43 +7,55 @@ of threads and number of shards.
 
 import torch
 
-from dropout_ext._check import check_torch_version, load_build
+from dropout_ext._load import check_torch_version, load_build
 
 _build = load_build()
 check_torch_version(_build.TORCH_VERSION, torch.__version__)
 
-from dropout_ext import _tracing, _vmap, functional  # noqa: E402
-from dropout_ext._convert import convert_dropout, revert_dropout  # noqa: E402
-from dropout_ext._drop_connect import drop_connect, remove_drop_connect  # noqa: E402
+from dropout_ext import functional, integration  # noqa: E402
 from dropout_ext._info import build_info  # noqa: E402
-from dropout_ext._monte_carlo import mc_dropout, mc_predict  # noqa: E402
-from dropout_ext._redirect import redirect_torch_dropout  # noqa: E402
-from dropout_ext._report import ConversionReport  # noqa: E402
-from dropout_ext._rng_state import rng_state  # noqa: E402
+from dropout_ext.functional.state import rng_state  # noqa: E402
+from dropout_ext.models import (  # noqa: E402
+    ConversionReport,
+    DropConnect,
+    Prediction,
+    convert_dropout,
+    drop_connect,
+    mc_dropout,
+    mc_predict,
+    redirect_torch_dropout,
+    remove_drop_connect,
+    revert_dropout,
+)
 from dropout_ext.modules import (  # noqa: E402
     AlphaDropout,
     Dropout,
     Dropout1d,
     Dropout2d,
     Dropout3d,
+    DropoutModule,
     DropPath,
     FeatureAlphaDropout,
+    MultiheadAttention,
     StochasticDepth,
 )
 
 _library = torch.library.Library("dropout_ext", "IMPL")
-_vmap.register(_library)
-_tracing.register(_library)
+integration.register(_library)
 __version__ = _build.VERSION
 __all__ = [
     "AlphaDropout",
     "ConversionReport",
+    "DropConnect",
     "DropPath",
     "Dropout",
     "Dropout1d",
     "Dropout2d",
     "Dropout3d",
+    "DropoutModule",
     "FeatureAlphaDropout",
+    "MultiheadAttention",
+    "Prediction",
     "StochasticDepth",
     "build_info",
     "convert_dropout",
@@ -56,3 +68,6 @@ __all__ = [
     "revert_dropout",
     "rng_state",
 ]
+
+for _name in set(__all__) - {"functional"}:
+    globals()[_name].__module__ = __name__

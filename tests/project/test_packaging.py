@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import dropout_ext
-from dropout_ext import _C, _build, _check
+from dropout_ext import _C, _build, _load
 from tests.helpers.requirements import KNOWN_PATHS
 
 INFO = dropout_ext.build_info()
@@ -67,7 +67,7 @@ def test_build_info_is_a_copy() -> None:
 
 
 def test_built_for_this_torch() -> None:
-    _check.check_torch_version(_build.TORCH_VERSION, torch.__version__)
+    _load.check_torch_version(_build.TORCH_VERSION, torch.__version__)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_built_for_this_torch() -> None:
     [("2.13.0", "2.13.0"), ("2.13.0", "2.13.1+cu130"), ("2.13.0+cpu", "2.13.0a0+git1234")],
 )
 def test_same_minor_version_is_accepted(built_for: str, running: str) -> None:
-    _check.check_torch_version(built_for, running)
+    _load.check_torch_version(built_for, running)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_same_minor_version_is_accepted(built_for: str, running: str) -> None:
 )
 def test_other_version_is_an_import_error(built_for: str, running: str) -> None:
     with pytest.raises(ImportError) as error:
-        _check.check_torch_version(built_for, running)
+        _load.check_torch_version(built_for, running)
     message = str(error.value)
     assert built_for in message
     assert running in message

@@ -2,7 +2,7 @@
 
 from torch import Generator, nn
 
-from dropout_ext._checks import check_probability
+from dropout_ext.functional.checks import check_probability
 
 
 class DropoutModule(nn.Module):

@@ -1,7 +1,5 @@
 """What a conversion did."""
 
-from __future__ import annotations
-
 import warnings
 from dataclasses import dataclass, field
 

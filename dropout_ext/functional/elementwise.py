@@ -6,15 +6,12 @@ import torch
 from torch import Generator, Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from dropout_ext._checks import (
-    UPSCALE,
-    check_floating,
-    check_mode,
-    check_probability,
-    check_rng_state,
-)
-from dropout_ext._index_map import Shard, index_map
-from dropout_ext.functional._apply import INVERTED, UNSCALED, apply, unchanged
+from dropout_ext import _C
+from dropout_ext.functional.apply import PLAIN, apply, unchanged
+from dropout_ext.functional.checks import UPSCALE, check_floating, check_mode, check_probability
+from dropout_ext.functional.index_map import Shard
+from dropout_ext.functional.mask import Kept, Mask, mask_indices
+from dropout_ext.functional.state import Source, check_rng_state
 
 
 def dropout(
@@ -92,7 +89,7 @@ def dropout(
     if mode == UPSCALE:
         if not training or p == 0.0:
             return unchanged(input)
-        kept = INVERTED
+        kept = None
     else:
         check_mode(mode)
         if p == 0.0:
@@ -100,8 +97,19 @@ def dropout(
         if not training:
             check_floating(input)
             return input.mul_(1 - p) if inplace else input * (1 - p)
-        kept = UNSCALED
-    return apply(input, p, inplace, generator, rng_state, kept, broadcast_dims, shard)
+        kept = Kept(scale=1.0, shift=0.0, fill=0.0)
+    if (
+        kept is None
+        and generator is None
+        and rng_state is None
+        and broadcast_dims == ()
+        and shard is None
+        and type(input) in PLAIN
+        and not torch.compiler.is_compiling()
+    ):
+        return _C.plain_dropout(input, p, inplace)  # what apply comes to, without its objects
+    mask = Mask(p, kept, broadcast_dims, shard)
+    return apply(input, inplace, mask, Source(generator, rng_state))
 
 
 def dropout_mask(
@@ -132,7 +140,7 @@ def dropout_mask(
     check_probability(p)
     check_rng_state(rng_state)
     shape = (shape,) if isinstance(shape, int) else shape
-    strides, base = index_map(shape, broadcast_dims, shard)
+    strides, base = mask_indices(Mask(p, None, broadcast_dims, shard), shape)
     state = rng_state if device is None else rng_state.to(device)
     mask: Tensor = torch.ops.dropout_ext.dropout_mask(
         shape, p, state, mask_strides=strides, mask_base=base

@@ -3,17 +3,10 @@
 import math
 from collections.abc import Sequence
 
+from dropout_ext.integration.strides import row_major
+
 Shard = tuple[Sequence[int], Sequence[int]]
 _MOST_ELEMENTS = 2**63 - 1
-
-
-def row_major(shape: Sequence[int]) -> list[int]:
-    """Strides of a tensor of this shape whose last dimension is dense."""
-    strides, stride = [], 1
-    for size in reversed(shape):
-        strides.append(stride)
-        stride *= size
-    return strides[::-1]
 
 
 def index_map(

@@ -4,8 +4,11 @@ import warnings
 
 from torch import Generator, Tensor
 
-from dropout_ext._checks import check_probability
-from dropout_ext.functional._apply import INVERTED, Kept, apply, overridable, unchanged
+from dropout_ext.functional.apply import apply, unchanged
+from dropout_ext.functional.checks import check_probability
+from dropout_ext.functional.mask import Mask
+from dropout_ext.functional.override import overridable
+from dropout_ext.functional.state import Source
 
 
 @overridable
@@ -44,7 +47,8 @@ def dropout1d(
             "spatial dimension, a channel dimension, and an optional batch dimension "
             "(i.e. 2D or 3D inputs)."
         )
-    return _channels(input, p, training, inplace, generator, rng_state, ndim == 3)
+    source = Source(generator, rng_state)
+    return _channels(input, training, inplace, p, source, batched=ndim == 3)
 
 
 @overridable
@@ -81,7 +85,8 @@ def dropout2d(
             "channel-wise dropout behavior, please switch to using dropout1d instead.",
             stacklevel=3,
         )
-    return _channels(input, p, training, inplace, generator, rng_state, batched=True)
+    source = Source(generator, rng_state)
+    return _channels(input, training, inplace, p, source, batched=True)
 
 
 @overridable
@@ -109,7 +114,8 @@ def dropout3d(
     """
     check_probability(p)
     _warn_unless_spatial("dropout3d", input.dim(), spatial=3)
-    return _channels(input, p, training, inplace, generator, rng_state, batched=input.dim() == 5)
+    source = Source(generator, rng_state)
+    return _channels(input, training, inplace, p, source, batched=input.dim() == 5)
 
 
 def _warn_unless_spatial(name: str, ndim: int, spatial: int) -> None:
@@ -125,31 +131,33 @@ def _warn_unless_spatial(name: str, ndim: int, spatial: int) -> None:
         )
 
 
-def _channels(
+def feature_dropout(
     input: Tensor,
     p: float,
     training: bool,
-    inplace: bool,
-    generator: Generator | None,
-    rng_state: Tensor | None,
-    batched: bool,
+    inplace: bool = False,
+    *,
+    generator: Generator | None = None,
+) -> Tensor:
+    """Zeroes whole channels of (N, C, ...); what ``torch.feature_dropout`` is redirected to."""
+    check_probability(p)
+    return _channels(input, training, inplace, p, Source(generator), batched=True)
+
+
+def _channels(
+    input: Tensor, training: bool, inplace: bool, p: float, source: Source, batched: bool
 ) -> Tensor:
     if not training or p == 0.0:
         return unchanged(input)
-    return apply_to_channels(input, p, inplace, generator, rng_state, INVERTED, batched)
+    return apply_to_channels(input, inplace, Mask(p), source, batched)
 
 
 def apply_to_channels(
-    input: Tensor,
-    p: float,
-    inplace: bool,
-    generator: Generator | None,
-    rng_state: Tensor | None,
-    kept: Kept,
-    batched: bool = True,
+    input: Tensor, inplace: bool, mask: Mask, source: Source, batched: bool = True
 ) -> Tensor:
     """Shares each decision along all dimensions after the channels."""
     first = 2 if batched else 1
     if input.dim() < first:
         raise RuntimeError("Feature dropout requires at least 2 dimensions in the input")
-    return apply(input, p, inplace, generator, rng_state, kept, tuple(range(first, input.dim())))
+    shared = tuple(range(first, input.dim()))
+    return apply(input, inplace, Mask(mask.p, mask.kept, shared), source)

@@ -2,8 +2,11 @@
 
 from torch import Generator, Tensor
 
-from dropout_ext._checks import check_depth, check_probability, either_name
-from dropout_ext.functional._apply import INVERTED, UNSCALED, apply, overridable, unchanged
+from dropout_ext.functional.apply import apply, unchanged
+from dropout_ext.functional.checks import check_depth, check_probability, either_name
+from dropout_ext.functional.mask import Kept, Mask
+from dropout_ext.functional.override import overridable
+from dropout_ext.functional.state import Source
 
 
 @overridable
@@ -42,8 +45,9 @@ def drop_path(
     check_probability(p)
     if not training or p == 0.0:
         return unchanged(input)
-    kept = INVERTED if scale_by_keep else UNSCALED
-    return apply(input, p, inplace, generator, rng_state, kept, _row_dims(input))
+    kept = None if scale_by_keep else Kept(scale=1.0, shift=0.0, fill=0.0)
+    mask = Mask(p, kept, _row_dims(input))
+    return apply(input, inplace, mask, Source(generator, rng_state))
 
 
 @overridable
@@ -77,7 +81,7 @@ def stochastic_depth(
     if not training or p == 0.0:
         return unchanged(input)
     dims = _row_dims(input) if mode == "row" else tuple(range(input.dim()))
-    return apply(input, p, inplace, generator, rng_state, INVERTED, dims)
+    return apply(input, inplace, Mask(p, None, dims), Source(generator, rng_state))
 
 
 def _row_dims(input: Tensor) -> tuple[int, ...]:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from torch import Generator, Tensor, nn
 
 from dropout_ext import functional as F
-from dropout_ext._checks import UPSCALE, check_mode
-from dropout_ext.modules._base import TorchDropout
+from dropout_ext.functional.checks import UPSCALE, check_mode
+from dropout_ext.modules.base import TorchDropout
 
 
 class Dropout(TorchDropout, nn.Dropout):

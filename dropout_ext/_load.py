@@ -1,4 +1,4 @@
-"""Whether the extension fits the torch that is running, checked before it is loaded."""
+"""Whether the extension is built, and fits the torch that is running; checked before it loads."""
 
 import importlib
 from types import ModuleType

@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
 from dropout_ext import functional as F
-from dropout_ext.modules._base import DropoutModule
+from dropout_ext.modules.base import DropoutModule
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
@@ -71,10 +71,10 @@ def drop_connect(
     """
     if _find(module, name) is not None:
         raise ValueError(f"drop_connect: {name!r} of {module} has DropConnect already")
-    if name not in module._parameters and not parametrize.is_parametrized(module, name):
+    own = _own_parameters(module)
+    if name not in own and not parametrize.is_parametrized(module, name):
         raise ValueError(
-            f"drop_connect: {type(module).__name__} has no parameter {name!r}, but "
-            f"{[own for own, _ in module.named_parameters(recurse=False)]}"
+            f"drop_connect: {type(module).__name__} has no parameter {name!r}, but {list(own)}"
         )
     dropping = DropConnect(p, generator).train(module.training)
     order = list(module.state_dict())
@@ -116,8 +116,7 @@ def remove_drop_connect(module: AnyModule, name: str = "weight") -> AnyModule:
         owner: Any = module
         for hook in owner._bare_key_hooks:
             hook.remove()
-        # parametrize puts the parameter at the end
-        _reorder(owner._parameters, owner._bare_keys, "")
+        _restore_order(module, owner._bare_keys)
         del owner._bare_keys, owner._bare_key_hooks
     return module
 
@@ -139,6 +138,19 @@ def _keys(module: nn.Module, prefix: str) -> list[tuple[str, str]]:
         for name, steps in lists.items()
         if len(steps) == 1 and isinstance(steps[0], DropConnect)
     ]
+
+
+def _own_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    return dict(module.named_parameters(recurse=False, remove_duplicate=False))
+
+
+def _restore_order(module: nn.Module, bare: list[str]) -> None:
+    """Registers the parameters again in their order: parametrize puts one at the end."""
+    parameters: dict[str, Any] = dict(_own_parameters(module))
+    _reorder(parameters, bare, "")
+    for name, parameter in parameters.items():
+        delattr(module, name)
+        module.register_parameter(name, parameter)
 
 
 def _rename(state_dict: dict[str, Any], old: str, new: str) -> None:

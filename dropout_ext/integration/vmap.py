@@ -11,21 +11,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import _add_batch_dim
-from torch._functorch.pyfunctorch import (
-    VmapInterpreter,
-    retrieve_current_functorch_interpreter,
-)
-from torch._functorch.vmap import unwrap_batched
 
-from dropout_ext._index_map import row_major
+from dropout_ext.integration.strides import row_major
+from dropout_ext.integration.torch_private import (
+    DispatchKey,
+    DispatchKeySet,
+    ExcludeDispatchKeyGuard,
+    VmapInterpreter,
+    add_batch_dim,
+    current_interpreter,
+    unwrap_batched,
+)
 
 _ops = torch.ops.dropout_ext
-_VMAP_MODE = torch._C.DispatchKeySet(torch._C.DispatchKey.FuncTorchVmapMode)
+_VMAP_MODE = DispatchKeySet(DispatchKey.FuncTorchVmapMode)
 
 
 def _draw(op: Any, input: Tensor, *, batch: Sequence[int] | None = None, **source: Any) -> Tensor:
-    interpreter = retrieve_current_functorch_interpreter()
+    interpreter = current_interpreter()
     assert isinstance(interpreter, VmapInterpreter)
     randomness = interpreter.randomness()
     if randomness == "error":
@@ -37,10 +40,10 @@ def _draw(op: Any, input: Tensor, *, batch: Sequence[int] | None = None, **sourc
     batch = tuple(batch or ())
     if randomness == "different":
         batch = (interpreter.batch_size(), *batch)
-    with torch._C._ExcludeDispatchKeyGuard(_VMAP_MODE):  # on to the next level
+    with ExcludeDispatchKeyGuard(_VMAP_MODE):  # on to the next level
         states: Tensor = op(inner, batch=batch, **source)
         if randomness == "different":
-            states = _add_batch_dim(states, 0, interpreter.level())
+            states = add_batch_dim(states, 0, interpreter.level())
     return states
 
 
@@ -83,28 +86,6 @@ def _dropout(
     return _ops.dropout(input, p, rng_state, mask_strides=mask_strides, **linear), dim
 
 
-def _dropout_(
-    info: Any,
-    in_dims: Any,
-    input: Tensor,
-    p: float,
-    rng_state: Tensor,
-    *,
-    mask_strides: list[int] | None = None,
-    **linear: Any,
-) -> tuple[Tensor, int]:
-    if in_dims[0] is None:
-        raise RuntimeError(
-            "vmap: in-place dropout is not possible, as its masks differ between the samples of "
-            "the batch but its input is shared by them. Please use inplace=False"
-        )
-    view, rng_state, mask_strides, _ = _dropout_arguments(
-        info, in_dims, input, rng_state, mask_strides
-    )
-    _ops.dropout_(view, p, rng_state, mask_strides=mask_strides, **linear)
-    return input, in_dims[0]
-
-
 def _dropout_mask(
     info: Any,
     in_dims: Any,
@@ -128,5 +109,4 @@ def register(library: torch.library.Library) -> None:
     for op in (_ops.draw, _ops.draw_traced):
         library.impl(op.__name__, functools.partial(_draw, op), "FuncTorchVmapMode")
     torch.library.register_vmap("dropout_ext::dropout", _dropout, lib=library)
-    torch.library.register_vmap("dropout_ext::dropout_", _dropout_, lib=library)
     torch.library.register_vmap("dropout_ext::dropout_mask", _dropout_mask, lib=library)

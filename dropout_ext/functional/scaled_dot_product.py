@@ -7,8 +7,8 @@ import functools
 import torch
 from torch import Generator, Tensor, nn
 
-from dropout_ext._checks import check_probability
-from dropout_ext.functional._elementwise import dropout
+from dropout_ext.functional.checks import check_probability
+from dropout_ext.functional.elementwise import dropout
 
 
 def scaled_dot_product_attention(

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from dropout_ext import functional as F
-from dropout_ext.modules._base import TorchDropout
+from dropout_ext.modules.base import TorchDropout
 
 
 class AlphaDropout(TorchDropout, nn.AlphaDropout):

@@ -3,8 +3,8 @@
 from torch import Generator, Tensor
 
 from dropout_ext import functional as F
-from dropout_ext._checks import check_depth, either_name
-from dropout_ext.modules._base import DropoutModule
+from dropout_ext.functional.checks import check_depth, either_name
+from dropout_ext.modules.base import DropoutModule
 
 
 class DropPath(DropoutModule):

@@ -3,9 +3,13 @@
 from torch import Generator, Tensor
 
 from dropout_ext import _C
-from dropout_ext._checks import check_probability
-from dropout_ext.functional._apply import Kept, apply, overridable, unchanged
-from dropout_ext.functional._channels import apply_to_channels
+from dropout_ext.functional.apply import apply, unchanged
+from dropout_ext.functional.channels import apply_to_channels
+from dropout_ext.functional.checks import check_probability
+from dropout_ext.functional.mask import Kept, Mask
+from dropout_ext.functional.override import overridable
+from dropout_ext.functional.state import Source
+from dropout_ext.integration.torch_private import assume_constant_result
 
 
 @overridable
@@ -41,7 +45,7 @@ def alpha_dropout(
     check_probability(p)
     if not training or p == 0.0:
         return unchanged(input)
-    return apply(input, p, inplace, generator, rng_state, _alpha(float(p)))
+    return apply(input, inplace, Mask(p, _alpha(float(p))), Source(generator, rng_state))
 
 
 @overridable
@@ -70,15 +74,13 @@ def feature_alpha_dropout(
     check_probability(p)
     if not training or p == 0.0:
         return unchanged(input)
-    return apply_to_channels(input, p, inplace, generator, rng_state, _alpha(float(p)))
+    mask = Mask(p, _alpha(float(p)))
+    return apply_to_channels(input, inplace, mask, Source(generator, rng_state))
 
 
+@assume_constant_result
 def _coefficients(p: float) -> tuple[float, float, float]:
     return _C.alpha_coefficients(p)
-
-
-# What torch.compiler.assume_constant_result does, which would import the compiler for it.
-_coefficients._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _alpha(p: float) -> Kept:

@@ -1,7 +1,5 @@
 """Dropout in evaluation, for the uncertainty of predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -9,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dropout_ext._convert import dropouts
+from dropout_ext.models.counterparts import dropouts
 
 
 class Prediction(NamedTuple):

@@ -1,0 +1,11 @@
+"""What meets torch's other machines: tracers, vmap, DTensor, checkpointing. The bottom floor."""
+
+from torch.library import Library
+
+from dropout_ext.integration import tracing, vmap
+
+
+def register(library: Library) -> None:
+    """Registers what tracers and vmap make of the operators, for as long as the library lives."""
+    vmap.register(library)
+    tracing.register(library)

@@ -1,0 +1,34 @@
+"""``torch.utils.checkpoint``: what it restores before it runs a forward pass again."""
+
+import warnings
+
+import torch
+from torch import Generator
+
+from dropout_ext.integration.torch_private import checkpoint_hook, top_saved_tensors_hooks
+
+_PACKED_BY = f"{checkpoint_hook.__qualname__}."
+
+
+def warn_if_not_restored(generator: Generator, stacklevel: int) -> None:
+    """UserWarning for a draw from a generator that checkpointing will not restore.
+
+    Checkpointing shows by the hook that packs what is saved for backward. Nothing shows with
+    ``use_reentrant=True``, which saves nothing, nor where other hooks are set inside of it.
+
+    Args:
+        generator: drawn from now. Checkpointing restores the default generators alone.
+        stacklevel: of the warning, counted from the caller of this function.
+    """
+    if generator is torch.default_generator or generator in torch.cuda.default_generators:
+        return
+    hooks = top_saved_tensors_hooks(False)
+    pack = getattr(hooks[0], "__qualname__", "") if hooks is not None else ""
+    if pack.startswith(_PACKED_BY):
+        warnings.warn(
+            "dropout: torch.utils.checkpoint does not restore a generator of its own when it runs "
+            "the forward pass again: that pass will have another mask, and the gradients will be "
+            "wrong. Pass rng_state instead (or restore the generator by context_fn, and ignore "
+            "this warning)",
+            stacklevel=stacklevel + 1,
+        )
