@@ -26,11 +26,12 @@ SOURCES = [
     "csrc/torch/checks.cpp",
     "csrc/torch/compiled_autograd.cpp",
     "csrc/torch/cpu.cpp",
+    "csrc/torch/device.cpp",
+    "csrc/torch/draw_traced.cpp",
     "csrc/torch/eager.cpp",
-    "csrc/torch/functionalize.cpp",
-    "csrc/torch/kernels.cpp",
-    "csrc/torch/register.cpp",
-    "csrc/torch/traced.cpp",
+    "csrc/torch/meta.cpp",
+    "csrc/torch/ops.cpp",
+    "csrc/torch/python.cpp",
 ]
 CPU_ONLY_SOURCES = ["csrc/torch/cuda_absent.cpp"]
 CUDA_SOURCES = ["csrc/torch/cuda.cpp", "csrc/kernels/cuda/launch.cu"]

@@ -22,15 +22,6 @@ struct Dim {
   int64_t mask;
 };
 
-// Tensors of the same map that lie apart in memory, each with a state of its own. Steps from one
-// to the next are in elements, for `state` in int64.
-struct Samples {
-  int64_t count = 1;
-  int64_t in = 0;
-  int64_t out = 0;
-  int64_t state = 0;
-};
-
 struct IndexMap {
   // Enough for any output that fits a 64-bit address space in practice: its dimensions of size 1
   // are gone and it does not overlap itself, so that 2^ndim elements exist.

@@ -3,13 +3,13 @@
 // itself on another tensor; what is kept for it is the rng_state alone.
 #pragma once
 
-#include <c10/util/FunctionRef.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/saved_variable.h>
 #include <torch/version.h>
 
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "torch/ops.h"
@@ -28,17 +28,23 @@ using NodePointer = std::shared_ptr<T>;
 
 // The linear part of a call, on any tensor of its shape.
 struct Linear {
-  double p;
+  double p = 0.0;
   std::optional<std::vector<c10::SymInt>> mask_strides;
-  c10::SymInt mask_base;
+  c10::SymInt mask_base = 0;
   Factor scale;
 
+  Linear() = default;
+  explicit Linear(const DropoutArgs& args);
+
   Tensor operator()(const Tensor& tensor, const Tensor& rng_state) const;
+
+  auto members() { return std::tie(p, mask_strides, mask_base, scale); }
+  auto members() const { return std::tie(p, mask_strides, mask_base, scale); }
 };
 
 class DropoutBackward : public torch::autograd::Node {
  public:
-  explicit DropoutBackward(Linear linear) : linear_(std::move(linear)) {}
+  explicit DropoutBackward(const DropoutArgs& args) : linear_(args) {}
 
   void save(const Tensor& rng_state);
 
@@ -57,53 +63,7 @@ class DropoutBackward : public torch::autograd::Node {
   torch::autograd::SavedVariable rng_state_;
 };
 
-// The node for `input`, null unless its gradient is wanted. The input of an in-place operation is
-// refused here if it must not be changed. `linear` is called only if there is a node.
-NodePointer<DropoutBackward> make_node(
-    const Tensor& input, bool inplace, c10::function_ref<Linear()> linear);
+// The node for `input`; null unless its gradient is wanted.
+NodePointer<DropoutBackward> make_node(const Tensor& input, const DropoutArgs& args);
 
-// Attaches a node that is not null to the result.
-void attach_node(
-    const NodePointer<DropoutBackward>& node,
-    const Tensor& result,
-    bool inplace,
-    const Tensor& rng_state);
-
-// The Autograd kernels, and the one below them that counts changes.
-namespace autograd {
-
-Tensor dropout(
-    c10::DispatchKeySet keys,
-    const Tensor& input,
-    double p,
-    const Tensor& rng_state,
-    SymStrides mask_strides,
-    c10::SymInt mask_base,
-    Factor scale,
-    double shift,
-    double fill);
-
-Tensor& dropout_(
-    c10::DispatchKeySet keys,
-    Tensor& input,
-    double p,
-    const Tensor& rng_state,
-    SymStrides mask_strides,
-    c10::SymInt mask_base,
-    Factor scale,
-    double shift,
-    double fill);
-
-Tensor& bump_version_of_dropout_(
-    c10::DispatchKeySet keys,
-    Tensor& input,
-    double p,
-    const Tensor& rng_state,
-    SymStrides mask_strides,
-    c10::SymInt mask_base,
-    Factor scale,
-    double shift,
-    double fill);
-
-}  // namespace autograd
 }  // namespace dropout

@@ -1,4 +1,4 @@
-// What a device offers to the operators. Arguments have been checked, `out` is not empty, and
+// What a device offers to device.cpp. Arguments have been checked, the output is not empty, and
 // some but not all elements are dropped.
 #pragma once
 
@@ -7,38 +7,28 @@
 
 #include <optional>
 
-#include "core/coefficients.h"
-#include "core/index_map.h"
-#include "core/mask.h"
+#include "kernels/task.h"
 
 namespace dropout {
 
-struct Application {
-  at::Tensor in;  // undefined: `out` is boolean and receives the mask itself
-  at::Tensor out;
-  Threshold threshold;
-  Coefficients coefficients;
-  IndexMap map;     // of a sample
-  Samples samples;  // of which `in` and `out` are the first
-};
+// Fills `states`, int64 of shape [..., 2], with (seed, offset) of as many calls in turn.
+using Draw = void(const at::Tensor& states, const std::optional<at::Generator>& generator);
+
+// `rng_state` has shape [2] and is that of the first sample.
+using Apply = void(const Task& task, const at::Tensor& rng_state);
+
+// Both at once; the task writes to `out`. Returns the state, undefined unless it is wanted.
+using DrawAndApply = at::Tensor(
+    const Task& task,
+    const at::Tensor& out,
+    const std::optional<at::Generator>& generator,
+    bool want_state);
 
 namespace cpu {
 
-// The states of as many calls as `batch` says, int64 of shape [*batch, 2]: seed and offset. They
-// are those that as many calls in turn would draw.
-at::Tensor draw(
-    const at::Tensor& input,
-    at::IntArrayRef batch,
-    const std::optional<at::Generator>& generator);
-
-// `rng_state` has shape [2] and is that of the first sample.
-void apply(const Application& application, const at::Tensor& rng_state);
-
-// draw and apply at once. Returns the rng_state, undefined unless it is wanted.
-at::Tensor draw_and_apply(
-    const Application& application,
-    const std::optional<at::Generator>& generator,
-    bool want_state);
+Draw draw;
+Apply apply;
+DrawAndApply draw_and_apply;
 
 // Asks for large pages for memory that was just allocated and not yet touched. The system maps
 // such memory when it is first written, page by page, which for large results takes longer than
@@ -47,21 +37,12 @@ void prefer_huge_pages(const at::Tensor& fresh);
 
 }  // namespace cpu
 
-// As cpu, whose last function has no counterpart; in a build without CUDA each of these is an
-// error that says so.
+// In a build without CUDA each of these is an error that says so.
 namespace cuda {
 
-at::Tensor draw(
-    const at::Tensor& input,
-    at::IntArrayRef batch,
-    const std::optional<at::Generator>& generator);
-
-void apply(const Application& application, const at::Tensor& rng_state);
-
-at::Tensor draw_and_apply(
-    const Application& application,
-    const std::optional<at::Generator>& generator,
-    bool want_state);
+Draw draw;
+Apply apply;
+DrawAndApply draw_and_apply;
 
 }  // namespace cuda
 }  // namespace dropout

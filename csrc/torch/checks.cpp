@@ -65,13 +65,21 @@ bool steps_over(const at::Tensor& tensor) {
   return true;
 }
 
-}  // namespace
-
-void check_probability(double p) {
-  TORCH_CHECK_VALUE(
-      p >= 0.0 && p <= 1.0, "dropout probability has to be between 0 and 1, but got ",
-      shortest(p));
+// The lowest mask index of an element; nothing where symbols decide it.
+std::optional<int64_t> lowest_mask_index(c10::SymIntArrayRef sizes, const DropoutArgs& args) {
+  std::optional<int64_t> lowest = args.mask_base.maybe_as_int();
+  for (size_t d = 0; lowest && args.mask_strides.has_value() && d < sizes.size(); ++d) {
+    const auto size = sizes[d].maybe_as_int();
+    const auto stride = (*args.mask_strides)[d].maybe_as_int();
+    if (!size || !stride) {
+      return std::nullopt;
+    }
+    *lowest += std::min<int64_t>(0, std::max<int64_t>(*size - 1, 0) * *stride);
+  }
+  return lowest;
 }
+
+}  // namespace
 
 void check_input(const at::Tensor& input) {
   TORCH_CHECK_TYPE(
@@ -116,23 +124,35 @@ void check_generator(const std::optional<at::Generator>& generator, c10::Device 
       ", but got a generator on ", generator->device());
 }
 
-void check_mask_strides(size_t strides, size_t ndim) {
+void check_args(c10::SymIntArrayRef sizes, const DropoutArgs& args) {
   TORCH_CHECK_VALUE(
-      strides == ndim, "dropout: mask_strides must have one entry for each of the ", ndim,
-      " dimensions, but got ", strides);
+      args.p >= 0.0 && args.p <= 1.0, "dropout probability has to be between 0 and 1, but got ",
+      shortest(args.p));
+  TORCH_CHECK_VALUE(
+      !args.mask_strides.has_value() || args.mask_strides->size() == sizes.size(),
+      "dropout: mask_strides must have one entry for each of the ", sizes.size(),
+      " dimensions, but got ", args.mask_strides->size());
+  const auto lowest = lowest_mask_index(sizes, args);
+  TORCH_CHECK_VALUE(
+      lowest.value_or(0) >= 0, "dropout: mask indices must not be negative, but mask_base ",
+      args.mask_base, args.mask_strides.has_value() ? " and mask_strides " : "",
+      args.mask_strides.value_or(c10::SymIntArrayRef()), " give ", *lowest,
+      " for a tensor of shape ", sizes);
 }
 
-void check_mask_indices(
-    at::IntArrayRef sizes, at::OptionalIntArrayRef mask_strides, int64_t mask_base) {
-  int64_t lowest = mask_base;
-  for (size_t d = 0; mask_strides.has_value() && d < sizes.size(); ++d) {
-    lowest += std::min<int64_t>(0, std::max<int64_t>(sizes[d] - 1, 0) * (*mask_strides)[d]);
-  }
-  TORCH_CHECK_VALUE(
-      lowest >= 0, "dropout: mask indices must not be negative, but mask_base ", mask_base,
-      mask_strides.has_value() ? " and mask_strides " : "",
-      mask_strides.has_value() ? *mask_strides : at::IntArrayRef(), " give ", lowest,
-      " for a tensor of shape ", sizes);
+void check_mask(
+    c10::SymIntArrayRef sizes,
+    c10::Device device,
+    const at::Tensor& rng_state,
+    const DropoutArgs& args) {
+  check_args(sizes, args);
+  check_rng_state(rng_state, sizes, device);
+}
+
+void check_dropout(
+    const at::Tensor& input, const at::Tensor& rng_state, const DropoutArgs& args) {
+  check_input(input);
+  check_mask(input.sym_sizes(), input.device(), rng_state, args);
 }
 
 void check_writable(const at::Tensor& tensor) {

@@ -8,26 +8,32 @@
 #include <optional>
 
 #include "core/scalar.h"
+#include "torch/ops.h"
 
 namespace dropout {
 
-// ValueError unless 0 <= p <= 1, in the words of torch.nn.Dropout.
-void check_probability(double p);
-
 // TypeError unless the tensor is strided and of a floating point type with a kernel.
 void check_input(const at::Tensor& input);
+
+// ValueError unless 0 <= p <= 1, in the words of torch.nn.Dropout, and unless the mask strides
+// are as many as the sizes and give no element a mask index below zero.
+void check_args(c10::SymIntArrayRef sizes, const DropoutArgs& args);
 
 // `rng_state`: int64, on the device of the input, of shape [2], or [*batch, 2] where `sizes`
 // begins with *batch.
 void check_rng_state(const at::Tensor& rng_state, c10::SymIntArrayRef sizes, c10::Device device);
 
+// The last two.
+void check_mask(
+    c10::SymIntArrayRef sizes,
+    c10::Device device,
+    const at::Tensor& rng_state,
+    const DropoutArgs& args);
+
+// The first three.
+void check_dropout(const at::Tensor& input, const at::Tensor& rng_state, const DropoutArgs& args);
+
 void check_generator(const std::optional<at::Generator>& generator, c10::Device device);
-
-void check_mask_strides(size_t strides, size_t ndim);
-
-// ValueError if an element has a mask index below zero.
-void check_mask_indices(
-    at::IntArrayRef sizes, at::OptionalIntArrayRef mask_strides, int64_t mask_base);
 
 // RuntimeError if two elements of a tensor that is to be written share memory.
 void check_writable(const at::Tensor& tensor);

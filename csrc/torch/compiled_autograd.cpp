@@ -2,6 +2,9 @@
 // are constants of the graph and which are inputs, and a pure function of them to put there.
 #include <torch/csrc/dynamo/compiled_autograd.h>
 
+#include <tuple>
+#include <type_traits>
+
 #include "torch/autograd.h"
 
 namespace dropout {
@@ -12,14 +15,11 @@ using torch::dynamo::autograd::PackedArgs;
 
 namespace {
 
-using MaskStrides = decltype(Linear::mask_strides);
-
-std::vector<at::TypePtr> packed_types() {
+template <class... Members>
+std::vector<at::TypePtr> packed_types(const std::tuple<Members...>& /*linear*/) {
   return {
-      IValuePacker<double>::packed_type(),      IValuePacker<MaskStrides>::packed_type(),
-      IValuePacker<c10::SymInt>::packed_type(), IValuePacker<Factor>::packed_type(),
-      IValuePacker<Tensor>::packed_type(),
-  };
+      IValuePacker<std::remove_cvref_t<Members>>::packed_type()...,
+      IValuePacker<Tensor>::packed_type()};
 }
 
 // DropoutBackward::apply on packed arguments.
@@ -30,10 +30,8 @@ variable_list apply_packed(
   }
   PackedArgs packed(arguments);
   Linear linear;
-  linear.p = packed.unpack<double>();
-  linear.mask_strides = packed.unpack<MaskStrides>();
-  linear.mask_base = packed.unpack<c10::SymInt>();
-  linear.scale = packed.unpack<Factor>();
+  const auto unpack = [&]<class Member>(Member& member) { member = packed.unpack<Member>(); };
+  std::apply([&](auto&... members) { (unpack(members), ...); }, linear.members());
   const auto rng_state = packed.unpack<Tensor>();
   return {linear(gradients[0], rng_state)};
 }
@@ -41,10 +39,7 @@ variable_list apply_packed(
 }  // namespace
 
 void DropoutBackward::compiled_args(torch::dynamo::autograd::CompiledNodeArgs& args) const {
-  args.collect(linear_.p);
-  args.collect(linear_.mask_strides);
-  args.collect(linear_.mask_base);
-  args.collect(linear_.scale);
+  std::apply([&](const auto&... members) { (args.collect(members), ...); }, linear_.members());
   args.collect(rng_state_, /*is_output=*/false);
 }
 
@@ -57,15 +52,12 @@ variable_list DropoutBackward::apply_with_saved(
   saved.before(linear_.mask_base);
   saved.before(rng_state_);
   PackedArgs packed;
-  packed.pack(linear_.p);
-  packed.pack(linear_.mask_strides);
-  packed.pack(linear_.mask_base);
-  packed.pack(linear_.scale);
+  std::apply([&](const auto&... members) { (packed.pack(members), ...); }, linear_.members());
   packed.pack(rng_state_.unpack());
   const auto& interface = torch::dynamo::autograd::getPyCompilerInterface();
   // Bound once: the name is taken then.
-  static const std::string function =
-      interface->bind_function(saved.get_py_compiler(), name(), apply_packed, packed_types());
+  static const std::string function = interface->bind_function(
+      saved.get_py_compiler(), name(), apply_packed, packed_types(linear_.members()));
   using Metadata = std::vector<std::optional<torch::autograd::InputMetadata>>;
   variable_list result = interface->call_function(
       saved.get_py_compiler(), "apply_functional", function, gradients, packed.vec(),

@@ -2,12 +2,10 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/empty.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <mutex>
-#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -15,7 +13,6 @@
 
 #include "kernels/cpu/kernel.h"
 #include "torch/backend.h"
-#include "torch/checks.h"
 
 namespace dropout::cpu {
 namespace {
@@ -39,65 +36,44 @@ int64_t* write(RngState state, int64_t* data) {
 
 // `state_of` gives the state of a sample.
 template <class F>
-void launch(const Application& application, const F& state_of) {
-  const at::Tensor& out = application.out;
-  const Samples& samples = application.samples;
-  const Task task{
-      (application.in.defined() ? application.in : out).const_data_ptr(),
-      out.mutable_data_ptr(),
-      scalar_type(out),
-      state_of(0),
-      application.threshold,
-      application.coefficients};
-  Plan plan = make_plan(application.map, task);
-  plan.stream = plan.stream && samples.count == 1;  // the other samples may not be aligned
-  const int64_t element_size = static_cast<int64_t>(out.element_size());
-  at::parallel_for(0, plan.units * samples.count, plan.grain, [&](int64_t begin, int64_t end) {
-    while (begin < end) {
-      const int64_t sample = begin / plan.units;
-      const int64_t origin = sample * plan.units;
-      const int64_t stop = std::min(end, origin + plan.units);
-      Task part = task;
-      part.in = static_cast<const char*>(task.in) + sample * samples.in * element_size;
-      part.out = static_cast<char*>(task.out) + sample * samples.out * element_size;
-      part.state = state_of(sample);
-      run(plan, part, begin - origin, stop - origin);
-      begin = stop;
-    }
-  });
+void launch(const Task& task, const F& state_of) {
+  const Plan plan = make_plan(task);
+  at::parallel_for(
+      0, plan.units * task.samples.count, plan.grain, [&](int64_t begin, int64_t end) {
+        while (begin < end) {
+          const int64_t sample = begin / plan.units;
+          const int64_t origin = sample * plan.units;
+          const int64_t stop = std::min(end, origin + plan.units);
+          run(plan, task, sample, state_of(sample), begin - origin, stop - origin);
+          begin = stop;
+        }
+      });
 }
 
 }  // namespace
 
-at::Tensor draw(
-    const at::Tensor& /*input*/,
-    at::IntArrayRef batch,
-    const std::optional<at::Generator>& generator) {
-  std::vector<int64_t> shape = batch.vec();
-  shape.push_back(2);
-  const at::Tensor states = at::empty(shape, at::kLong);
+void draw(const at::Tensor& states, const std::optional<at::Generator>& generator) {
   int64_t* data = states.mutable_data_ptr<int64_t>();
   draw_states(generator, states.numel() / 2, [&](RngState state) { data = write(state, data); });
-  return states;
 }
 
-void apply(const Application& application, const at::Tensor& rng_state) {
+void apply(const Task& task, const at::Tensor& rng_state) {
   const int64_t* data = rng_state.const_data_ptr<int64_t>();
   const int64_t next = rng_state.stride(0);
-  const int64_t step = application.samples.state;
-  launch(application, [&](int64_t sample) {
-    const int64_t* state = data + sample * step;
+  launch(task, [&](int64_t sample) {
+    const int64_t* state = data + sample * task.samples.state;
     return RngState{static_cast<uint64_t>(state[0]), static_cast<uint64_t>(state[next])};
   });
 }
 
 at::Tensor draw_and_apply(
-    const Application& application,
+    const Task& task,
+    const at::Tensor& /*out*/,
     const std::optional<at::Generator>& generator,
     bool want_state) {
   RngState state{};
   draw_states(generator, 1, [&](RngState drawn) { state = drawn; });
-  launch(application, [&](int64_t /*sample*/) { return state; });
+  launch(task, [&](int64_t /*sample*/) { return state; });
   if (!want_state) {
     return {};
   }

@@ -6,11 +6,9 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <mutex>
-#include <vector>
 
 #include "kernels/cuda/kernel.h"
 #include "torch/backend.h"
-#include "torch/checks.h"
 
 namespace dropout::cuda {
 namespace {
@@ -41,67 +39,39 @@ StateSource draw_source(
   return source;
 }
 
-at::Tensor empty_states(at::IntArrayRef batch, const at::Tensor& like) {
-  std::vector<int64_t> shape = batch.vec();
-  shape.push_back(2);
-  return at::empty(shape, at::TensorOptions().dtype(at::kLong).device(like.device()));
-}
-
-void launch_on_stream(const Application& application, const StateSource& source) {
-  const at::Tensor& out = application.out;
-  const Task task{
-      (application.in.defined() ? application.in : out).const_data_ptr(),
-      out.mutable_data_ptr(),
-      scalar_type(out),
-      source,
-      application.threshold,
-      application.coefficients,
-      application.samples};
-  C10_CUDA_CHECK(
-      launch(task, application.map, c10::cuda::getCurrentCUDAStream(out.get_device())));
-}
-
 }  // namespace
 
-at::Tensor draw(
-    const at::Tensor& input,
-    at::IntArrayRef batch,
-    const std::optional<at::Generator>& generator) {
-  const c10::cuda::CUDAGuard guard(input.device());
-  const at::Tensor states = empty_states(batch, input);
+void draw(const at::Tensor& states, const std::optional<at::Generator>& generator) {
+  const c10::cuda::CUDAGuard guard(states.device());
   const int64_t calls = states.numel() / 2;
-  if (calls == 0) {
-    return states;
-  }
-  StateSource source = draw_source(generator, input.get_device(), calls);
+  StateSource source = draw_source(generator, states.get_device(), calls);
   source.written = states.mutable_data_ptr<int64_t>();
   C10_CUDA_CHECK(
-      launch_write_states(source, calls, c10::cuda::getCurrentCUDAStream(input.get_device())));
-  return states;
+      launch_write_states(source, calls, c10::cuda::getCurrentCUDAStream(states.get_device())));
 }
 
-void apply(const Application& application, const at::Tensor& rng_state) {
-  const c10::cuda::CUDAGuard guard(application.out.device());
+void apply(const Task& task, const at::Tensor& rng_state) {
+  const c10::cuda::CUDAGuard guard(rng_state.device());
   const int64_t* data = rng_state.const_data_ptr<int64_t>();
   StateSource source;
   source.seed = data;
   source.offset = data + rng_state.stride(0);
-  launch_on_stream(application, source);
+  C10_CUDA_CHECK(launch(task, source, c10::cuda::getCurrentCUDAStream(rng_state.get_device())));
 }
 
 at::Tensor draw_and_apply(
-    const Application& application,
+    const Task& task,
+    const at::Tensor& out,
     const std::optional<at::Generator>& generator,
     bool want_state) {
-  const at::Tensor& out = application.out;
   const c10::cuda::CUDAGuard guard(out.device());
   StateSource source = draw_source(generator, out.get_device(), 1);
   at::Tensor state;
   if (want_state) {
-    state = empty_states({}, out);
+    state = at::empty({2}, out.options().dtype(at::kLong));
     source.written = state.mutable_data_ptr<int64_t>();
   }
-  launch_on_stream(application, source);
+  C10_CUDA_CHECK(launch(task, source, c10::cuda::getCurrentCUDAStream(out.get_device())));
   return state;
 }
 

@@ -16,15 +16,16 @@ namespace {
 
 }  // namespace
 
-at::Tensor draw(const at::Tensor&, at::IntArrayRef, const std::optional<at::Generator>&) {
+void draw(const at::Tensor&, const std::optional<at::Generator>&) {
   refuse();
 }
 
-void apply(const Application&, const at::Tensor&) {
+void apply(const Task&, const at::Tensor&) {
   refuse();
 }
 
-at::Tensor draw_and_apply(const Application&, const std::optional<at::Generator>&, bool) {
+at::Tensor draw_and_apply(
+    const Task&, const at::Tensor&, const std::optional<at::Generator>&, bool) {
   refuse();
 }
 

@@ -1,6 +1,7 @@
-// The way in for eager code.
+// No key: the way in for eager code, past the dispatcher where nothing but autograd looks on.
+#include <ATen/SavedTensorHooks.h>
+#include <ATen/SequenceNumber.h>
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/record_function.h>
 #include <c10/core/InferenceMode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
@@ -13,7 +14,10 @@
 namespace dropout {
 namespace {
 
-c10::DispatchKeySet active_keys(const Tensor& tensor) {
+using c10::DispatchKey;
+using c10::DispatchKeySet;
+
+DispatchKeySet active_keys(const Tensor& tensor) {
   const auto local = c10::impl::tls_local_dispatch_key_set();
   return (tensor.key_set() | local.included_) - local.excluded_;
 }
@@ -21,16 +25,10 @@ c10::DispatchKeySet active_keys(const Tensor& tensor) {
 // Is there nothing but autograd between the caller and the kernel? No mode, subclass, transform,
 // tracer or lazy view: what they have to see goes through the dispatcher.
 bool is_plain(const Tensor& tensor) {
-  constexpr c10::DispatchKeySet kUnderstood({
-      c10::DispatchKey::CPU,
-      c10::DispatchKey::CUDA,
-      c10::DispatchKey::AutogradCPU,
-      c10::DispatchKey::AutogradCUDA,
-      c10::DispatchKey::AutocastCPU,
-      c10::DispatchKey::AutocastCUDA,
-      c10::DispatchKey::ADInplaceOrView,
-      c10::DispatchKey::BackendSelect,
-  });
+  constexpr DispatchKeySet kUnderstood(
+      {DispatchKey::CPU, DispatchKey::CUDA, DispatchKey::AutogradCPU, DispatchKey::AutogradCUDA,
+       DispatchKey::AutocastCPU, DispatchKey::AutocastCUDA, DispatchKey::ADInplaceOrView,
+       DispatchKey::BackendSelect});
   return (active_keys(tensor).raw_repr() & ~kUnderstood.raw_repr()) == 0;
 }
 
@@ -38,61 +36,72 @@ bool has_tangent(const Tensor& tensor) {
   return tensor._fw_grad(/*level=*/0).defined();
 }
 
-SymStrides symbolic(const Strides& strides) {
-  return strides.has_value() ? SymStrides(c10::fromIntArrayRefSlow(*strides)) : SymStrides();
-}
-
-Tensor through_dispatcher(
-    Tensor& input,
-    const Call& call,
-    const Generator& generator,
-    const std::optional<Tensor>& rng_state) {
-  constexpr c10::DispatchKeySet kTransformed(
-      {c10::DispatchKey::FuncTorchBatched, c10::DispatchKey::FuncTorchGradWrapper});
-  if (call.inplace && !input.key_set().has_any(kTransformed)) {
-    // The operator finds these errors too, but only after the draw.
+// Whatever writing would find, found before the draw.
+void check_inplace(const Tensor& input) {
+  constexpr DispatchKeySet kTransformed(
+      {DispatchKey::FuncTorchBatched, DispatchKey::FuncTorchGradWrapper});
+  if (!input.key_set().has_any(kTransformed)) {
     check_writable(input);
     torch::autograd::check_inplace(input, torch::autograd::compute_requires_grad(input));
   }
+}
+
+Tensor through_dispatcher(
+    const Tensor& input,
+    bool inplace,
+    const Generator& generator,
+    const std::optional<Tensor>& rng_state,
+    const DropoutArgs& args) {
   const Tensor state = rng_state.has_value() ? *rng_state : ops::draw(input, {}, generator);
-  const SymStrides strides = symbolic(call.mask_strides);
-  return call.inplace ? ops::dropout_(
-                            input, call.p, state, strides, call.mask_base, call.scale, call.shift,
-                            call.fill)
-                      : ops::dropout(
-                            input, call.p, state, strides, call.mask_base, call.scale, call.shift,
-                            call.fill);
+  const Tensor result = ops::dropout(input, state, args);
+  return inplace ? input.copy_(result) : result;
 }
 
 Tensor directly(
     const Tensor& input,
-    const Call& call,
+    bool inplace,
     const Generator& generator,
-    const std::optional<Tensor>& given_state) {
-  RECORD_FUNCTION("dropout_ext::dropout", std::vector<c10::IValue>({input}));
-  const c10::DispatchKeySet keys = active_keys(input);
+    std::optional<Tensor> rng_state,
+    const DropoutArgs& args) {
+  const DispatchKeySet keys = active_keys(input);
+  const bool differentiable = !(keys & c10::autograd_dispatch_keyset).empty() &&
+                              torch::autograd::compute_requires_grad(input);
+  RECORD_FUNCTION(
+      "dropout_ext::dropout", std::vector<c10::IValue>({input}),
+      differentiable ? static_cast<int64_t>(at::sequence_number::peek()) : -1);
   NodePointer<DropoutBackward> node;
-  if (!(keys & c10::autograd_dispatch_keyset).empty()) {
-    node = make_node(input, call.inplace, [&] {
-      Linear linear{call.p, std::nullopt, call.mask_base, call.scale};
-      if (call.mask_strides.has_value()) {
-        linear.mask_strides = symbolic(call.mask_strides)->vec();
-      }
-      return linear;
-    });
+  if (differentiable) {
+    node = make_node(input, args);
+    // Saving may fail, so it comes before writing. Only hooks can make a new state fail: it is
+    // drawn by itself then, for them to see.
+    if (!rng_state.has_value() && at::SavedTensorDefaultHooks::get_hooks().has_value()) {
+      rng_state = ops::draw(input, {}, generator);
+    }
+    if (rng_state.has_value()) {
+      node->save(*rng_state);
+    }
   }
   Tensor result;
-  Tensor rng_state;
   {
     const at::AutoDispatchBelowADInplaceOrView below;
-    result = call.inplace ? input : empty_output(input);
-    rng_state = apply_call(input, result, call, generator, given_state, static_cast<bool>(node));
+    result = inplace ? input : device::empty_output(input);
+    if (rng_state.has_value()) {
+      device::apply(input, result, *rng_state, args);
+    } else {
+      const Tensor drawn =
+          device::draw_and_apply(input, result, generator, args, /*want_state=*/differentiable);
+      if (node) {
+        node->save(drawn);
+      }
+    }
   }
-  if (call.inplace && keys.has(c10::DispatchKey::ADInplaceOrView)) {
+  if (inplace && keys.has(DispatchKey::ADInplaceOrView)) {
     torch::autograd::impl::bump_version(result);
   }
-  if (node) {
-    attach_node(node, result, call.inplace, rng_state);
+  if (node && inplace) {
+    torch::autograd::rebase_history(result, node);
+  } else if (node) {
+    torch::autograd::set_history(result, node);
   }
   return result;
 }
@@ -100,30 +109,28 @@ Tensor directly(
 }  // namespace
 
 Tensor dropout_eager(
-    Tensor input,
-    const Call& call,
+    const Tensor& input,
+    bool inplace,
     const Generator& generator,
-    const std::optional<Tensor>& rng_state) {
-  check_probability(call.p);
+    const std::optional<Tensor>& rng_state,
+    const DropoutArgs& args) {
   check_input(input);
+  check_args(input.sym_sizes(), args);
   check_generator(generator, input.device());
-  const bool plain_state = !rng_state.has_value() || is_plain(*rng_state);
-  if (!is_plain(input) || !plain_state || has_tangent(input)) {
-    return through_dispatcher(input, call, generator, rng_state);
-  }
   if (rng_state.has_value()) {
     check_rng_state(*rng_state, input.sym_sizes(), input.device());
   }
-  if (call.mask_strides.has_value()) {
-    check_mask_strides(call.mask_strides->size(), static_cast<size_t>(input.dim()));
+  if (inplace) {
+    check_inplace(input);
   }
-  if (call.inplace) {
-    TORCH_CHECK(
-        !input.is_inference() || c10::InferenceMode::is_enabled(),
-        "Inplace update to inference tensor outside InferenceMode is not allowed");
-    check_writable(input);
+  const bool plain_state = !rng_state.has_value() || is_plain(*rng_state);
+  if (!is_plain(input) || !plain_state || has_tangent(input)) {
+    return through_dispatcher(input, inplace, generator, rng_state, args);
   }
-  return directly(input, call, generator, rng_state);
+  TORCH_CHECK(
+      !inplace || !input.is_inference() || c10::InferenceMode::is_enabled(),
+      "Inplace update to inference tensor outside InferenceMode is not allowed");
+  return directly(input, inplace, generator, rng_state, args);
 }
 
 }  // namespace dropout

@@ -1,42 +1,61 @@
-// The operators, as functions: device kernels, shapes alone, calls through the dispatcher, and
-// the way in for eager code. Schemas and what the arguments mean: see register.cpp.
+// The operators: their arguments, and the function that each dispatch key has for them, in the
+// file of that name. Schemas, and what the arguments mean: see ops.cpp.
 #pragma once
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
+#include <c10/core/DispatchKeySet.h>
 #include <c10/core/SymInt.h>
 #include <c10/util/OptionalArrayRef.h>
 
 #include <optional>
+#include <utility>
 
 namespace dropout {
 
 using at::Tensor;
 using Generator = std::optional<at::Generator>;
-using Strides = at::OptionalIntArrayRef;
 using SymStrides = at::OptionalSymIntArrayRef;
 using Factor = std::optional<double>;
 
-// Signatures of the operators as the dispatcher calls them.
-using Draw = Tensor(const Tensor& input, c10::SymIntArrayRef batch, Generator generator);
-using Dropout = Tensor(
-    const Tensor& input,
-    double p,
-    const Tensor& rng_state,
-    SymStrides mask_strides,
-    c10::SymInt mask_base,
-    Factor scale,
-    double shift,
-    double fill);
-using DropoutInplace = Tensor&(
-    Tensor& input,
-    double p,
-    const Tensor& rng_state,
-    SymStrides mask_strides,
-    c10::SymInt mask_base,
-    Factor scale,
-    double shift,
-    double fill);
+// Which elements are dropped, the state apart, and what becomes of each.
+struct DropoutArgs {
+  double p;
+  SymStrides mask_strides = {};
+  c10::SymInt mask_base = 0;
+  Factor scale = {};
+  double shift = 0.0;
+  double fill = 0.0;
+};
+
+// The dispatcher passes arguments as a flat list: taken from it here, given to it by `call_flat`.
+// `Keys` is empty or a DispatchKeySet, for kernels that redispatch.
+template <auto kFunction, class... Keys>
+struct Flat {
+  static Tensor call(
+      Keys... keys,
+      const Tensor& input,
+      double p,
+      const Tensor& rng_state,
+      SymStrides mask_strides,
+      c10::SymInt mask_base,
+      Factor scale,
+      double shift,
+      double fill) {
+    return kFunction(
+        keys..., input, rng_state, {p, mask_strides, std::move(mask_base), scale, shift, fill});
+  }
+};
+
+template <class F>
+Tensor call_flat(
+    const F& function, const Tensor& input, const Tensor& rng_state, const DropoutArgs& args) {
+  return function(
+      input, args.p, rng_state, args.mask_strides, args.mask_base, args.scale, args.shift,
+      args.fill);
+}
+
+using Dropout = Tensor(const Tensor& input, const Tensor& rng_state, const DropoutArgs& args);
 using DropoutMask = Tensor(
     c10::SymIntArrayRef size,
     double p,
@@ -44,95 +63,82 @@ using DropoutMask = Tensor(
     SymStrides mask_strides,
     c10::SymInt mask_base);
 
-namespace ops {  // through the dispatcher
+// Through the dispatcher.
+namespace ops {
 
-Draw draw;
+Tensor draw(const Tensor& input, c10::SymIntArrayRef batch, Generator generator);
 Dropout dropout;
-DropoutInplace dropout_;
+
+// What is left to be done when the Autograd key has been served.
+Tensor dropout_below_autograd(
+    c10::DispatchKeySet keys,
+    const Tensor& input,
+    const Tensor& rng_state,
+    const DropoutArgs& args);
 
 }  // namespace ops
 
-namespace meta {  // shapes and dtypes alone
+namespace autograd {
 
-Draw draw;
+Tensor dropout(
+    c10::DispatchKeySet keys,
+    const Tensor& input,
+    const Tensor& rng_state,
+    const DropoutArgs& args);
+
+}  // namespace autograd
+
+// Shapes and dtypes alone.
+namespace meta {
+
+Tensor draw(const Tensor& input, c10::SymIntArrayRef batch, Generator generator);
 Dropout dropout;
-DropoutInplace dropout_;
 DropoutMask dropout_mask;
 
 }  // namespace meta
 
-namespace functionalize {
+// `draw` in compiled graphs.
+Tensor draw_traced(
+    const Tensor& input,
+    at::OptionalSymIntArrayRef batch,
+    std::optional<int64_t> generator,
+    const std::optional<Tensor>& after);
 
-// What torch.func.functionalize and the compilers make of the in-place operator: the pure one,
-// whose result takes the place of the input.
-DropoutInplace dropout_;
+// The number under which draw_traced finds this generator again, in this process. It is kept for
+// the rest of the process, as graphs that name it may be.
+int64_t register_generator(const at::Generator& generator);
 
-}  // namespace functionalize
-
-namespace kernels {  // for tensors in the memory of a device
+// Tensors in the memory of a device.
+namespace device {
 
 Tensor draw(const Tensor& input, at::IntArrayRef batch, Generator generator);
-
-Tensor dropout(
-    const Tensor& input,
-    double p,
-    const Tensor& rng_state,
-    Strides mask_strides,
-    int64_t mask_base,
-    Factor scale,
-    double shift,
-    double fill);
-
-Tensor& dropout_(
-    Tensor& input,
-    double p,
-    const Tensor& rng_state,
-    Strides mask_strides,
-    int64_t mask_base,
-    Factor scale,
-    double shift,
-    double fill);
-
-Tensor dropout_mask(
-    at::IntArrayRef size,
-    double p,
-    const Tensor& rng_state,
-    Strides mask_strides,
-    int64_t mask_base);
-
-}  // namespace kernels
-
-// A call of eager code. What it makes of an element: see Coefficients.
-struct Call {
-  double p;
-  bool inplace;
-  Strides mask_strides;
-  int64_t mask_base;
-  Factor scale;
-  double shift;
-  double fill;
-};
+Dropout dropout;
+DropoutMask dropout_mask;
 
 // Memory for the result, laid out as at::empty_like has it.
 Tensor empty_output(const Tensor& input);
 
-// draw, unless the state is given, and dropout at once, from `input` into `out`, which may be the
-// same; all checked. Returns the rng_state, which may be undefined unless wanted.
-Tensor apply_call(
+// `dropout` from `input` into `out`, which may be the same; checked.
+void apply(
+    const Tensor& input, const Tensor& out, const Tensor& rng_state, const DropoutArgs& args);
+
+// `draw` and `apply` at once. Returns the state, which may be undefined unless it is wanted.
+Tensor draw_and_apply(
     const Tensor& input,
     const Tensor& out,
-    const Call& call,
     const Generator& generator,
-    const std::optional<Tensor>& given_state,
+    const DropoutArgs& args,
     bool want_state);
 
-// draw, unless rng_state is given, and dropout or dropout_, the cheapest way there is: without
-// the dispatcher where nothing between autograd and the kernel wants to see the call, through it
-// otherwise.
+}  // namespace device
+
+// `draw`, unless rng_state is given, and `dropout` at once, the cheapest way there is: without
+// the dispatcher where nothing between autograd and the kernel wants to see the call.
 Tensor dropout_eager(
-    Tensor input,
-    const Call& call,
+    const Tensor& input,
+    bool inplace,
     const Generator& generator,
-    const std::optional<Tensor>& rng_state);
+    const std::optional<Tensor>& rng_state,
+    const DropoutArgs& args);
 
 }  // namespace dropout

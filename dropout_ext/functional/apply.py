@@ -10,7 +10,7 @@ from torch.autograd.graph import increment_version
 
 from dropout_ext import _C
 from dropout_ext.functional.checks import check_tensor
-from dropout_ext.functional.mask import INVERTED, UNSCALED, Mask, is_elementwise, mask_indices
+from dropout_ext.functional.mask import Mask, is_elementwise, mask_indices
 from dropout_ext.functional.state import Source, check_source, state_of
 from dropout_ext.integration import dtensor
 from dropout_ext.integration.torch_private import jagged_layout
@@ -40,7 +40,8 @@ def apply(input: Tensor, inplace: bool, mask: Mask, source: Source) -> Tensor:
         return _traced(input, inplace, mask, source)
     strides, base = mask_indices(mask, input.shape)
     generator, state = source
-    return _C.dropout(input, mask.p, inplace, generator, state, strides, base, *mask.kept)
+    linear = () if mask.kept is None else mask.kept
+    return _C.dropout(input, mask.p, inplace, generator, state, strides, base, *linear)
 
 
 def _traced(input: Tensor, inplace: bool, mask: Mask, source: Source) -> Tensor:
@@ -50,13 +51,7 @@ def _traced(input: Tensor, inplace: bool, mask: Mask, source: Source) -> Tensor:
     """
     strides, base = mask_indices(mask, input.shape)
     state = state_of(input, source)
-    # Numbers that are written here are constants to Dynamo; those of a global are inputs to it.
-    if mask.kept is INVERTED:
-        linear = {}
-    elif mask.kept is UNSCALED:
-        linear = {"scale": 1.0}
-    else:
-        linear = mask.kept._asdict()
+    linear = {} if mask.kept is None else mask.kept._asdict()
     result: Tensor = torch.ops.dropout_ext.dropout(
         input, mask.p, state, mask_strides=strides, mask_base=base, **linear
     )

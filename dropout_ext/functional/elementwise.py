@@ -10,7 +10,7 @@ from dropout_ext import _C
 from dropout_ext.functional.apply import PLAIN, apply, unchanged
 from dropout_ext.functional.checks import UPSCALE, check_floating, check_mode, check_probability
 from dropout_ext.functional.index_map import Shard
-from dropout_ext.functional.mask import INVERTED, UNSCALED, Mask, mask_indices
+from dropout_ext.functional.mask import Kept, Mask, mask_indices
 from dropout_ext.functional.state import Source, check_rng_state
 
 
@@ -89,7 +89,7 @@ def dropout(
     if mode == UPSCALE:
         if not training or p == 0.0:
             return unchanged(input)
-        kept = INVERTED
+        kept = None
     else:
         check_mode(mode)
         if p == 0.0:
@@ -97,9 +97,9 @@ def dropout(
         if not training:
             check_floating(input)
             return input.mul_(1 - p) if inplace else input * (1 - p)
-        kept = UNSCALED
+        kept = Kept(scale=1.0, shift=0.0, fill=0.0)
     if (
-        kept is INVERTED
+        kept is None
         and generator is None
         and rng_state is None
         and broadcast_dims == ()
@@ -140,7 +140,7 @@ def dropout_mask(
     check_probability(p)
     check_rng_state(rng_state)
     shape = (shape,) if isinstance(shape, int) else shape
-    strides, base = mask_indices(Mask(p, INVERTED, broadcast_dims, shard), shape)
+    strides, base = mask_indices(Mask(p, None, broadcast_dims, shard), shape)
     state = rng_state if device is None else rng_state.to(device)
     mask: Tensor = torch.ops.dropout_ext.dropout_mask(
         shape, p, state, mask_strides=strides, mask_base=base

@@ -9,16 +9,13 @@ from dropout_ext.functional.index_map import Shard, index_map
 class Kept(NamedTuple):
     """Kept elements become ``input * scale + shift``, dropped ones ``fill``.
 
-    Without a scale, it is one over the probability that is realised for an element to be kept.
+    Written out where it is used: Dynamo makes constants of the numbers in a function, but inputs
+    of those in a global.
     """
 
-    scale: float | None = None
-    shift: float = 0.0
-    fill: float = 0.0
-
-
-INVERTED = Kept()
-UNSCALED = Kept(scale=1.0)
+    scale: float
+    shift: float
+    fill: float
 
 
 class Mask(NamedTuple):
@@ -26,13 +23,14 @@ class Mask(NamedTuple):
 
     Attributes:
         p: probability to be dropped, in [0, 1], already checked.
-        kept: what becomes of an element.
+        kept: what becomes of an element; None for the inverted scaling, by one over the
+            probability that is realised for an element to be kept.
         broadcast_dims: dimensions along which one decision is shared.
         shard: the piece of a larger tensor that the input is.
     """
 
     p: float
-    kept: Kept = INVERTED
+    kept: Kept | None = None
     broadcast_dims: int | Sequence[int] = ()
     shard: Shard | None = None
 

@@ -4,7 +4,7 @@ from torch import Generator, Tensor
 
 from dropout_ext.functional.apply import apply, unchanged
 from dropout_ext.functional.checks import check_depth, check_probability, either_name
-from dropout_ext.functional.mask import INVERTED, UNSCALED, Mask
+from dropout_ext.functional.mask import Kept, Mask
 from dropout_ext.functional.override import overridable
 from dropout_ext.functional.state import Source
 
@@ -45,7 +45,7 @@ def drop_path(
     check_probability(p)
     if not training or p == 0.0:
         return unchanged(input)
-    kept = INVERTED if scale_by_keep else UNSCALED
+    kept = None if scale_by_keep else Kept(scale=1.0, shift=0.0, fill=0.0)
     mask = Mask(p, kept, _row_dims(input))
     return apply(input, inplace, mask, Source(generator, rng_state))
 
@@ -81,7 +81,7 @@ def stochastic_depth(
     if not training or p == 0.0:
         return unchanged(input)
     dims = _row_dims(input) if mode == "row" else tuple(range(input.dim()))
-    return apply(input, inplace, Mask(p, INVERTED, dims), Source(generator, rng_state))
+    return apply(input, inplace, Mask(p, None, dims), Source(generator, rng_state))
 
 
 def _row_dims(input: Tensor) -> tuple[int, ...]:

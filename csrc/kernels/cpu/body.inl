@@ -257,12 +257,8 @@ class Worker {
  public:
   using T = typename Rule::Element;
 
-  Worker(const Plan& plan, const Task& task, const Rule& rule)
-      : plan_(plan),
-        in_(static_cast<const T*>(task.in)),
-        out_(static_cast<T*>(task.out)),
-        rule_(rule),
-        bits_(task.state, task.threshold) {}
+  Worker(const Plan& plan, const T* x, T* y, const Rule& rule, KeepBits bits)
+      : plan_(plan), in_(x), out_(y), rule_(rule), bits_(bits) {}
 
   void run(int64_t begin, int64_t end) {
     seek(begin);
@@ -418,12 +414,15 @@ class Worker {
 };
 
 // The dense case, keep words on the fly without a buffer.
-template <bool kStream, class Rule>
-void run_flat(const Plan& plan, const Task& task, const Rule& rule, int64_t begin, int64_t end) {
-  using T = typename Rule::Element;
-  KeepWords words(task.state, task.threshold);
-  const T* x = static_cast<const T*>(task.in);
-  T* y = static_cast<T*>(task.out);
+template <bool kStream, class Rule, class T>
+void run_flat(
+    const Plan& plan,
+    const T* x,
+    T* y,
+    const Rule& rule,
+    KeepWords words,
+    int64_t begin,
+    int64_t end) {
   const uint64_t base = plan.base / kWord;
   const int64_t full = std::min(end, plan.row.size / kWord);
   constexpr int kBatch = KeepWords::kBatch;
@@ -447,14 +446,23 @@ void run_flat(const Plan& plan, const Task& task, const Rule& rule, int64_t begi
   }
 }
 
-void run(const Plan& plan, const Task& task, int64_t begin, int64_t end) {
+void run(
+    const Plan& plan,
+    const Task& task,
+    int64_t sample,
+    RngState state,
+    int64_t begin,
+    int64_t end) {
   with_rule(task.dtype, task.coefficients, [&](const auto& rule) {
+    using T = typename std::decay_t<decltype(rule)>::Element;
+    const T* x = static_cast<const T*>(task.in) + sample * task.samples.in;
+    T* y = static_cast<T*>(task.out) + sample * task.samples.out;
     if (plan.kind != Kind::kFlat) {
-      Worker(plan, task, rule).run(begin, end);
+      Worker(plan, x, y, rule, KeepBits(state, task.threshold)).run(begin, end);
     } else if (plan.stream) {
-      run_flat<true>(plan, task, rule, begin, end);
+      run_flat<true>(plan, x, y, rule, KeepWords(state, task.threshold), begin, end);
     } else {
-      run_flat<false>(plan, task, rule, begin, end);
+      run_flat<false>(plan, x, y, rule, KeepWords(state, task.threshold), begin, end);
     }
   });
 }

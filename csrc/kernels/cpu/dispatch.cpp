@@ -69,7 +69,7 @@ namespace avx512 {
 #pragma GCC diagnostic pop
 #endif
 
-using Run = void (*)(const Plan&, const Task&, int64_t, int64_t);
+using Run = decltype(&run);
 
 struct Implementation {
   const char* name;
@@ -140,8 +140,15 @@ bool set_active_path(Path path) {
   return true;
 }
 
-void run(const Plan& plan, const Task& task, int64_t begin, int64_t end) {
-  implementations()[static_cast<int>(active_path())].run(plan, task, begin, end);
+void run(
+    const Plan& plan,
+    const Task& task,
+    int64_t sample,
+    RngState state,
+    int64_t begin,
+    int64_t end) {
+  const Implementation& active = implementations()[static_cast<int>(active_path())];
+  active.run(plan, task, sample, state, begin, end);
 }
 
 }  // namespace dropout::cpu

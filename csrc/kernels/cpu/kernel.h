@@ -3,20 +3,9 @@
 
 #include <cstdint>
 
-#include "core/index_map.h"
-#include "core/mask.h"
-#include "core/scalar.h"
+#include "kernels/task.h"
 
 namespace dropout::cpu {
-
-struct Task {
-  const void* in;  // kBool: `out`, for the mask itself is written and nothing read
-  void* out;
-  ScalarType dtype;
-  RngState state;
-  Threshold threshold;
-  Coefficients coefficients;
-};
 
 // Elements per keep word, the unit in which masks are generated: bit j of word g says whether
 // the element with mask index 64 * g + j is kept.
@@ -57,11 +46,16 @@ struct Plan {
   int64_t grain;  // units that are worth waking a thread for
 };
 
-// `map` is normalized and not empty.
-Plan make_plan(const IndexMap& map, const Task& task);
+Plan make_plan(const Task& task);
 
-// Units [begin, end) of the plan, on the active path.
-void run(const Plan& plan, const Task& task, int64_t begin, int64_t end);
+// Units [begin, end) of the plan for one of the task's samples, on the active path.
+void run(
+    const Plan& plan,
+    const Task& task,
+    int64_t sample,
+    RngState state,
+    int64_t begin,
+    int64_t end);
 
 // The instruction sets this build knows, best last.
 enum class Path : uint8_t { kScalar, kAvx2, kAvx512 };

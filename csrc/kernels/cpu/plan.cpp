@@ -62,7 +62,8 @@ int push_pieces(Plan& plan, const Dim& dim, int64_t piece) {
 
 }  // namespace
 
-Plan make_plan(const IndexMap& map, const Task& task) {
+Plan make_plan(const Task& task) {
+  const IndexMap& map = task.map;
   Plan plan;
   plan.row = map.dims[0];
   plan.run = {1, 0, 0, 0};
@@ -78,7 +79,9 @@ Plan make_plan(const IndexMap& map, const Task& task) {
     plan.grain = kGrainElements / kWord;
     // In place the caches hold what is written, as it was read there.
     const bool in_place = task.in == task.out && task.dtype != ScalarType::kBool;
-    plan.stream = !in_place && plan.row.size * element_size(task.dtype) >= kStreamBytes &&
+    // Of several samples only the first is known to be aligned.
+    plan.stream = !in_place && task.samples.count == 1 &&
+                  plan.row.size * element_size(task.dtype) >= kStreamBytes &&
                   reinterpret_cast<uintptr_t>(task.out) % kStreamAlignment == 0;
     return plan;
   }

@@ -5,9 +5,7 @@
 
 #include <cstdint>
 
-#include "core/index_map.h"
-#include "core/mask.h"
-#include "core/scalar.h"
+#include "kernels/task.h"
 
 namespace dropout::cuda {
 
@@ -21,18 +19,9 @@ struct StateSource {
   int64_t* written = nullptr;  // device memory that receives (seed, offset) as used; null: none
 };
 
-struct Task {
-  const void* in;  // kBool: `out`, for the mask itself is written and nothing read
-  void* out;
-  ScalarType dtype;
-  StateSource source;
-  Threshold threshold;
-  Coefficients coefficients;
-  Samples samples;  // each finds its state at source.seed and source.offset, if there are many
-};
-
-// On the current device. `map` is normalized and not empty.
-cudaError_t launch(const Task& task, const IndexMap& map, cudaStream_t stream);
+// On the current device. With many samples, each finds its state task.samples.state after the one
+// before it, at source.seed and source.offset.
+cudaError_t launch(const Task& task, const StateSource& source, cudaStream_t stream);
 
 // Writes the states of `count` consecutive calls, two int64 each, to source.written.
 cudaError_t launch_write_states(const StateSource& source, int64_t count, cudaStream_t stream);

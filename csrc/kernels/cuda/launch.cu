@@ -28,12 +28,8 @@ unsigned grid(int64_t units, int64_t units_per_block) {
 // the starts of accesses are multiples of the width; likewise for mask indices if
 // `split_blocks` is false, so that no access spans two blocks.
 bool wide_accesses(
-    const Task& task,
-    const IndexMap& map,
-    int dense_dim,
-    int64_t element_size,
-    int64_t width,
-    bool split_blocks) {
+    const Task& task, int dense_dim, int64_t element_size, int64_t width, bool split_blocks) {
+  const IndexMap& map = task.map;
   const Dim& dense = map.dims[dense_dim];
   const auto aligned = [&](const void* pointer) {
     return reinterpret_cast<uintptr_t>(pointer) % static_cast<uint64_t>(width * element_size) ==
@@ -76,6 +72,7 @@ cudaError_t launch_samples(
     const Kernel& kernel,
     unsigned blocks,
     const Task& task,
+    const StateSource& source,
     const Work& work,
     const Rule& rule,
     cudaStream_t stream) {
@@ -85,8 +82,8 @@ cudaError_t launch_samples(
     const int64_t count = std::min(kMaxSamples, task.samples.count - first);
     error = start(
         kernel, blocks, static_cast<unsigned>(count), kThreads, stream,
-        static_cast<const T*>(task.in), static_cast<T*>(task.out), work, task.source,
-        task.threshold, rule, task.samples, first);
+        static_cast<const T*>(task.in), static_cast<T*>(task.out), work, source, task.threshold,
+        rule, task.samples, first);
   }
   return error;
 }
@@ -103,8 +100,9 @@ int64_t largest_lead(const IndexMap& map) {
 
 template <class Rule>
 cudaError_t launch_rows(
-    const Task& task, const IndexMap& map, const Rule& rule, cudaStream_t stream) {
+    const Task& task, const StateSource& source, const Rule& rule, cudaStream_t stream) {
   using T = typename Rule::Element;
+  const IndexMap& map = task.map;
   constexpr int kWidth =
       static_cast<int>(std::min<int64_t>(kBlock, kMaxAccessBytes / int64_t{sizeof(T)}));
   Rows rows;
@@ -116,18 +114,19 @@ cudaError_t launch_rows(
   const int64_t tile = single ? kTile<T, true> : kTile<T, false>;
   rows.tiles_per_row = divide_up(rows.row.size + lead, tile);
   rows.tiles = rows.tiles_per_row * product(rows.outer);
-  const bool wide = wide_accesses(task, map, 0, sizeof(T), kWidth, /*split_blocks=*/false);
+  const bool wide = wide_accesses(task, 0, sizeof(T), kWidth, /*split_blocks=*/false);
   const auto kernel =
       wide ? (single ? dropout_rows<Rule, kWidth, true> : dropout_rows<Rule, kWidth, false>)
            : (single ? dropout_rows<Rule, 1, true> : dropout_rows<Rule, 1, false>);
   const unsigned blocks = grid(rows.tiles, kThreads / kWarp);
-  return launch_samples<T>(kernel, blocks, task, rows, rule, stream);
+  return launch_samples<T>(kernel, blocks, task, source, rows, rule, stream);
 }
 
 template <class Rule>
 cudaError_t launch_strided(
-    const Task& task, const IndexMap& map, const Rule& rule, cudaStream_t stream) {
+    const Task& task, const StateSource& source, const Rule& rule, cudaStream_t stream) {
   using T = typename Rule::Element;
+  const IndexMap& map = task.map;
   // Narrower than elsewhere, as each neighbour needs decisions of its own.
   constexpr int kWidth = static_cast<int>(std::min<int64_t>(4, 8 / int64_t{sizeof(T)}));
   const int run_dim = map.run_dim();
@@ -139,20 +138,23 @@ cudaError_t launch_strided(
   strided.base = map.base;
   strided.outer = outer_dims(map, run_dim, lane_dim);
   const bool wide = lane_dim >= 0 && strided.lanes.size % kWidth == 0 &&
-                    wide_accesses(task, map, lane_dim, sizeof(T), kWidth, /*split_blocks=*/true);
+                    wide_accesses(task, lane_dim, sizeof(T), kWidth, /*split_blocks=*/true);
   strided.packs = wide ? strided.lanes.size / kWidth : strided.lanes.size;
   strided.runs_per_dim = divide_up(strided.run.size, kRun);
   strided.units = strided.packs * strided.runs_per_dim * product(strided.outer);
   const auto kernel = wide ? dropout_strided<Rule, kWidth> : dropout_strided<Rule, 1>;
-  return launch_samples<T>(kernel, grid(strided.units, kThreads), task, strided, rule, stream);
+  return launch_samples<T>(
+      kernel, grid(strided.units, kThreads), task, source, strided, rule, stream);
 }
 
 }  // namespace
 
-cudaError_t launch(const Task& task, const IndexMap& map, cudaStream_t stream) {
+cudaError_t launch(const Task& task, const StateSource& source, cudaStream_t stream) {
+  const IndexMap& map = task.map;
   const bool rows = map.dims[0].mask == 1 && (map.ndim == 1 || map.dims[0].size >= kShortestRow);
   return with_rule(task.dtype, task.coefficients, [&](const auto& rule) {
-    return rows ? launch_rows(task, map, rule, stream) : launch_strided(task, map, rule, stream);
+    return rows ? launch_rows(task, source, rule, stream)
+                : launch_strided(task, source, rule, stream);
   });
 }
 

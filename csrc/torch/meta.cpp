@@ -1,0 +1,36 @@
+// Key Meta: shapes and dtypes alone.
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include <vector>
+
+#include "torch/checks.h"
+#include "torch/ops.h"
+
+namespace dropout::meta {
+
+Tensor draw(const Tensor& input, c10::SymIntArrayRef batch, Generator /*generator*/) {
+  check_input(input);
+  std::vector<c10::SymInt> shape = batch.vec();
+  shape.push_back(2);
+  return at::empty_symint(shape, at::TensorOptions().dtype(at::kLong).device(input.device()));
+}
+
+Tensor dropout(const Tensor& input, const Tensor& rng_state, const DropoutArgs& args) {
+  check_dropout(input, rng_state, args);
+  return at::empty_like(input);
+}
+
+Tensor dropout_mask(
+    c10::SymIntArrayRef size,
+    double p,
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base) {
+  check_mask(
+      size, rng_state.device(), rng_state,
+      {p, mask_strides, std::move(mask_base), /*scale=*/1.0});
+  return at::empty_symint(size, rng_state.options().dtype(at::kBool));
+}
+
+}  // namespace dropout::meta
