@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 )
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
-_FENCE = re.compile(r"^```(.*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _FILE = re.compile(r"`((?:bench|csrc|docs|dropout_ext|tests|\.ci)/[\w./-]+)(?:::(\w+))?[^`]*`")
@@ -61,6 +61,8 @@ def test_readme_has_examples_and_is_a_front_door() -> None:
 @each_page
 def test_commands_name_what_is_there(page: Path) -> None:
     """Modules after ``python -m`` and scripts of this project, in blocks and in prose."""
+    if page.name == "CHANGELOG.md":
+        return  # names what is gone, too
     text = page.read_text()
     for module in re.findall(r"python -m ([\w.]+\w)", text):
         assert find_spec(module) is not None, module
@@ -99,7 +101,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
         if any(part in ("_build.py", "results") for part in Path(name).parts):
             continue  # what a build or a measurement writes
         assert (ROOT / name).exists(), name
-        assert not test or test in tests_of(ROOT / name), f"{name}::{test}"
+        assert not test or test in names_of_tests(ROOT / name), f"{name}::{test}"
 
 
 def test_index_lists_every_page() -> None:
@@ -107,7 +109,7 @@ def test_index_lists_every_page() -> None:
     assert {page.name for page in DOCS.glob("*.md")} - {"README.md"} <= linked
 
 
-def tests_of(path: Path) -> set[str]:
+def names_of_tests(path: Path) -> set[str]:
     return {
         node.name
         for node in ast.parse(path.read_text()).body
@@ -133,7 +135,7 @@ def test_every_promise_has_a_test_that_exists() -> None:
             file = given or file
             path = ROOT / "tests" / file
             assert file and path.is_file(), f"{promise!r}: there is no tests/{file}"
-            assert not test or test in tests_of(path), f"{promise!r}: {file} has no {test}"
+            assert not test or test in names_of_tests(path), f"{promise!r}: {file} has no {test}"
 
 
 def test_api_page_is_that_of_the_docstrings() -> None:
