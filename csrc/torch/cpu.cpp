@@ -1,7 +1,6 @@
 // CPU backend: torch's generator and thread pool around the kernels.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 #include "kernels/cpu/kernel.h"
 #include "torch/backend.h"
 #include "torch/checks.h"
+#include "torch/parallel.h"
 
 namespace dropout::cpu {
 namespace {
@@ -52,7 +52,7 @@ void launch(const Application& application, const F& state_of) {
   Plan plan = make_plan(application.map, task);
   plan.stream = plan.stream && samples.count == 1;  // the other samples may not be aligned
   const int64_t element_size = static_cast<int64_t>(out.element_size());
-  at::parallel_for(0, plan.units * samples.count, plan.grain, [&](int64_t begin, int64_t end) {
+  parallel_for(0, plan.units * samples.count, plan.grain, [&](int64_t begin, int64_t end) {
     while (begin < end) {
       const int64_t sample = begin / plan.units;
       const int64_t origin = sample * plan.units;
