@@ -1,63 +1,66 @@
-"""Builds the extension against the torch that is installed.
+"""Builds the extension against the torch that is installed, with GCC or clang (CXX).
 
 FORCE_CUDA=0|1 decides whether the CUDA kernels are built; unset: they are if torch has CUDA and a
-toolkit is found. TORCH_CUDA_ARCH_LIST is respected. DROPOUT_EXT_WERROR=1 turns warnings into
-errors.
+toolkit is found. TORCH_CUDA_ARCH_LIST is respected. DROPOUT_EXT_WERROR=1: warnings are errors.
 """
 
 import os
 import pathlib
 import re
+import shlex
+import shutil
 import subprocess
 
 import torch
 from setuptools import setup
+from setuptools.command.build import build
+from setuptools.command.sdist import sdist
 from torch.utils import cpp_extension
 
 ROOT = pathlib.Path(__file__).resolve().parent
-VERSION = "0.1.0"
+NAME, VERSION = "dropout_ext._C", "0.2.0"
 # From Turing on; minor revisions run the code of their major one.
-CUDA_ARCHS = ["7.5", "8.0", "9.0", "10.0", "12.0"]
+CUDA_ARCHS = ["7.5", "8.0", "9.0", "10.0", "11.0", "12.0"]
 
-SOURCES = [
-    "csrc/kernels/cpu/dispatch.cpp",
-    "csrc/kernels/cpu/plan.cpp",
-    "csrc/torch/autograd.cpp",
-    "csrc/torch/checks.cpp",
-    "csrc/torch/compiled_autograd.cpp",
-    "csrc/torch/cpu.cpp",
-    "csrc/torch/device.cpp",
-    "csrc/torch/draw_traced.cpp",
-    "csrc/torch/eager.cpp",
-    "csrc/torch/meta.cpp",
-    "csrc/torch/ops.cpp",
-    "csrc/torch/python.cpp",
-]
+TORCH_LAYER = "autograd checks compiled_autograd cpu device draw_traced eager meta ops python"
+SOURCES = ["csrc/kernels/cpu/dispatch.cpp", "csrc/kernels/cpu/plan.cpp"]
+SOURCES += [f"csrc/torch/{name}.cpp" for name in TORCH_LAYER.split()]
 CPU_ONLY_SOURCES = ["csrc/torch/cuda_absent.cpp"]
 CUDA_SOURCES = ["csrc/torch/cuda.cpp", "csrc/kernels/cuda/launch.cu"]
 
 # The CPU kernels choose their instruction set at run time; -march would break other machines.
 # No contraction: products are rounded once, as the mask contract has it.
-CXX_FLAGS = ["-O3", "-std=c++20", "-fopenmp", "-ffp-contract=off", "-fvisibility=hidden", "-g0"]
+CXX_FLAGS = ["-O3", "-std=c++20", "-ffp-contract=off", "-fvisibility=hidden", "-g0"]
 NVCC_FLAGS = ["-O3", "-std=c++20", "--fmad=false", "-Xcompiler=-fvisibility=hidden"]
 
 
-def nvcc(home: str, *options: str) -> str:
-    """What the compiler of this toolkit prints; nothing if there is none."""
-    command = [pathlib.Path(home) / "bin" / "nvcc", *options]
+def printed(*command: str) -> str:
+    """What a command prints; nothing if there is none of this name."""
     try:
-        printed = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
         return ""
-    return printed.stdout + printed.stderr
+    return done.stdout + done.stderr
+
+
+def openmp_flags() -> list[str]:
+    """Of GCC or clang, whose rounding and vectors are tested. Clang: see csrc/torch/parallel.h."""
+    cxx = cpp_extension.get_cxx_compiler()
+    macros = set(printed(*shlex.split(cxx), "-dM", "-E", "-x", "c++", os.devnull).split())
+    imitates = macros & {"__INTEL_COMPILER", "__INTEL_LLVM_COMPILER", "__NVCOMPILER"}
+    if "__GNUC__" not in macros or imitates:
+        raise SystemExit(f"dropout_ext needs GCC or clang, but the compiler (CXX) is {cxx!r}")
+    clang = "__clang__" in macros
+    print(f"dropout_ext: compiling with {'clang' if clang else 'GCC'} ({cxx})")
+    return [] if clang else ["-fopenmp"]
 
 
 def find_toolkit() -> str | None:
     """The folder of the CUDA toolkit, told to torch where it takes that of a wrapper for it."""
-    home = cpp_extension.CUDA_HOME
-    if home is None:
+    if (home := cpp_extension.CUDA_HOME) is None:
         return None
-    top = re.search(r"^#\$ TOP=(.+)$", nvcc(home, "--dryrun", "-x", "cu", os.devnull), re.MULTILINE)
+    steps = printed(f"{home}/bin/nvcc", "--dryrun", "-x", "cu", os.devnull)
+    top = re.search(r"^#\$ TOP=(.+)$", steps, re.MULTILINE)
     for folder in (home, top and os.path.realpath(top[1])):
         if folder and os.path.exists(os.path.join(folder, "include", "cuda_runtime_api.h")):
             cpp_extension.CUDA_HOME = os.environ["CUDA_HOME"] = folder
@@ -65,90 +68,103 @@ def find_toolkit() -> str | None:
     return None
 
 
-def build_with_cuda() -> bool:
-    forced = os.environ.get("FORCE_CUDA")
-    if forced not in (None, "", "0", "1"):
-        raise SystemExit(f"FORCE_CUDA must be 0 or 1, but got {forced!r}")
-    if forced == "0":
-        print("dropout_ext: building without CUDA (FORCE_CUDA=0)")
-        return False
-    missing = []
+def missing_for_cuda() -> str | None:
     if torch.version.cuda is None:
-        missing.append(f"torch {torch.__version__} is a build without CUDA")
-    else:
-        toolkit = find_toolkit()
-        release = toolkit and re.search(r"release (\d+)", nvcc(toolkit, "--version"))
-        if not release:
-            missing.append("no CUDA toolkit was found (CUDA_HOME)")
-        elif release[1] != torch.version.cuda.split(".")[0]:
-            missing.append(
-                f"the CUDA toolkit that was found is of version {release[1]}, but torch "
-                f"{torch.__version__} of {torch.version.cuda}"
-            )
+        return f"torch {torch.__version__} is a build without CUDA"
+    toolkit = find_toolkit()
+    release = toolkit and re.search(r"release (\d+)", printed(f"{toolkit}/bin/nvcc", "--version"))
+    if not release:
+        return "no CUDA toolkit was found (CUDA_HOME)"
+    if release[1] != torch.version.cuda.split(".")[0]:
+        return f"the CUDA toolkit is of version {release[1]}, that of torch {torch.version.cuda}"
+    return None
+
+
+def build_with_cuda() -> bool:
+    forced = os.environ.get("FORCE_CUDA", "")
+    if forced not in ("", "0", "1"):
+        raise SystemExit(f"FORCE_CUDA must be 0 or 1, but got {forced!r}")
+    missing = "FORCE_CUDA=0" if forced == "0" else missing_for_cuda()
     if missing and forced == "1":
-        raise SystemExit("FORCE_CUDA=1, but " + " and ".join(missing))
-    print(f"dropout_ext: building {'without' if missing else 'with'} CUDA {missing or ''}")
+        raise SystemExit(f"FORCE_CUDA=1, but {missing}")
+    print(f"dropout_ext: building {f'without CUDA: {missing}' if missing else 'with CUDA'}")
     return not missing
 
 
 def default_cuda_archs() -> str:
     """Those that the toolkit knows, and PTX of the newest for those to come."""
-    virtual = set(nvcc(cpp_extension.CUDA_HOME, "--list-gpu-arch").split())
+    virtual = set(printed(f"{cpp_extension.CUDA_HOME}/bin/nvcc", "--list-gpu-arch").split())
     archs = [arch for arch in CUDA_ARCHS if f"compute_{arch.replace('.', '')}" in virtual]
     return ";".join(archs) + "+PTX"
 
 
-def extension() -> cpp_extension.CppExtension:
-    cxx_flags = list(CXX_FLAGS)
+def extension(with_cuda: bool) -> cpp_extension.CppExtension:
+    cxx_flags = CXX_FLAGS + openmp_flags()
     nvcc_flags = list(NVCC_FLAGS)
     if os.environ.get("DROPOUT_EXT_WERROR") == "1":
         # The headers of torch have unused parameters.
-        cxx_flags += ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"]
-        nvcc_flags += [
-            "-Werror=all-warnings",
-            "-Xcompiler=-Wall,-Wextra,-Wno-unused-parameter,-Werror",
-        ]
-    with_cuda = build_with_cuda()
+        strict = ["-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"]
+        cxx_flags += strict
+        nvcc_flags += ["-Werror=all-warnings", "-Xcompiler=" + ",".join(strict)]
     options = {
-        "name": "dropout_ext._C",
         "include_dirs": [str(ROOT / "csrc")],
         "extra_compile_args": {"cxx": cxx_flags, "nvcc": nvcc_flags},
     }
     if not with_cuda:
-        return cpp_extension.CppExtension(sources=SOURCES + CPU_ONLY_SOURCES, **options)
+        return cpp_extension.CppExtension(NAME, SOURCES + CPU_ONLY_SOURCES, **options)
     archs = os.environ.get("TORCH_CUDA_ARCH_LIST") or default_cuda_archs()
     os.environ["TORCH_CUDA_ARCH_LIST"] = archs
     print(f"dropout_ext: CUDA architectures {archs}")
-    options["define_macros"] = [
-        ("DROPOUT_EXT_CUDA", None),
-        ("DROPOUT_EXT_CUDA_ARCHS", f'"{archs}"'),
-    ]
-    return cpp_extension.CUDAExtension(sources=SOURCES + CUDA_SOURCES, **options)
+    macros = {"DROPOUT_EXT_CUDA": None, "DROPOUT_EXT_CUDA_ARCHS": f'"{archs}"'}
+    options["define_macros"] = list(macros.items())
+    return cpp_extension.CUDAExtension(NAME, SOURCES + CUDA_SOURCES, **options)
+
+
+WITH_CUDA = build_with_cuda()
+MAJOR, MINOR = (int(part) for part in torch.__version__.split(".")[:2])
+KERNELS = "cu" + torch.version.cuda.replace(".", "") if WITH_CUDA else "cpu"
+WHEEL_VERSION = f"{VERSION}+torch{MAJOR}{MINOR}.{KERNELS}"  # PEP 440: a local version
+
+
+class Build(build):
+    """Builds each torch's extension in a folder of its own: no object is linked to another's."""
+
+    def initialize_options(self) -> None:
+        super().initialize_options()
+        self.build_base = os.path.join(self.build_base, f"torch-{torch.__version__}-{KERNELS}")
+
+    def run(self) -> None:
+        shutil.rmtree(self.build_platlib, ignore_errors=True)  # modules that are no longer there
+        super().run()
 
 
 class BuildExtension(cpp_extension.BuildExtension):
     """Also writes down what the extension was built for, to be checked before it is loaded."""
 
     def run(self) -> None:
+        self.force = True  # what is newer than its sources may be another torch's
         super().run()
         in_source = self.inplace or getattr(self, "editable_mode", False)
         package = ROOT if in_source else pathlib.Path(self.build_lib)
         (package / "dropout_ext" / "_build.py").write_text(
-            f'"""Written by setup.py."""\n\nVERSION = "{VERSION}"\n'
+            f'"""Written by setup.py."""\n\nVERSION = "{WHEEL_VERSION}"\n'
             f'TORCH_VERSION = "{torch.__version__}"\n'
         )
 
 
-def torch_requirement() -> str:
-    """Extensions are compatible within a minor version of torch."""
-    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
-    return f"torch>={major}.{minor},<{major}.{minor + 1}"
+class SourceDistribution(sdist):
+    """Has the plain version: it was not built for any torch yet."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.distribution.metadata.version = VERSION
 
 
 setup(
-    version=VERSION,
+    version=WHEEL_VERSION,
     license="BSD-3-Clause",  # here, as setuptools before 77 cannot read it in pyproject.toml
-    ext_modules=[extension()],
-    cmdclass={"build_ext": BuildExtension},
-    install_requires=[torch_requirement()],
+    ext_modules=[extension(WITH_CUDA)],
+    cmdclass={"build": Build, "build_ext": BuildExtension, "sdist": SourceDistribution},
+    # Extensions are compatible within a minor version of torch.
+    install_requires=[f"torch>={MAJOR}.{MINOR},<{MAJOR}.{MINOR + 1}"],
 )

@@ -2,68 +2,34 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
-import torch
-
-from bench import table
-from bench.bars import verdict_table
-from bench.check import check
-from bench.facts import describe, facts
-from bench.load import Load, warning
+from bench.elementwise import carry_out
 from bench.options import parser, plan
-from bench.output import write_json
-from bench.run import Report, carry_out
-
-
-def _head(found: dict[str, Any]) -> list[str]:
-    caches = "cold: buffers are rotated" if found["gpu"] else "warm where the tensor fits"
-    return [
-        *describe(found),
-        "candidates interleaved in one run; median ± half the interquartile range; "
-        f"caches {caches}",
-        "G/s: 1e9 elements of the input per second, the passes of a mode together",
-    ]
-
-
-def _tables(report: Report) -> list[str]:
-    results = report.results
-    return [
-        *table.speed_table(results.records),
-        *table.layout_table(results.records),
-        *table.saved_bytes_table(report.saved),
-        *table.failure_lines(results.failures),
-    ]
+from bench.report import Report
+from bench.tables import as_frame, layout_table, saved_table, speed_tables, text
+from bench.thresholds import check, verdict_table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 1 only for a missed bar under ``--strict``."""
+    """Returns 1 only for a missed threshold under ``--strict``."""
     options = parser().parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    chosen = plan(options)
-    report = Report(facts(chosen.device, "bench"))
-    print("\n".join(_head(report.facts)))
-    load, missed = Load(), False
-    if options.check_bars:
-        verdicts = check(chosen, report)
-        missed = any(verdict.met is False for verdict in verdicts)
-        report.bars = [asdict(verdict) for verdict in verdicts]
-        print("\n".join([*_tables(report), *verdict_table(verdicts)]))
+    report = Report("bench", options)
+    caches = "cold: buffers are rotated" if report.facts["gpu"] else "warm where the tensor fits"
+    print(f"candidates interleaved in one run; median ± half the interquartile range; {caches}")
+    print("G/s: 1e9 elements of the input per second, the passes of a mode together")
+    if options.check_thresholds:
+        report.verdicts = check(plan(options), report)
     else:
-        carry_out(chosen, report)
-        print("\n".join(_tables(report)))
-    report.facts["cpu_used_by_others"] = load.of_others()
-    print("\n".join(warning(report.facts["cpu_used_by_others"])))
-    if options.json:
-        write_json(options.json, report.as_json())
+        carry_out(plan(options), report)
+    lines = speed_tables(report.records)
+    lines += ["", "layouts: time over contiguous", *text(layout_table(report.records))]
+    lines += ["", "bytes saved for backward", *text(saved_table(report.saved))]
+    report.finish([*lines, *verdict_table(report.verdicts)])
     if options.plot:
         from bench.plot import plot
 
-        subject = report.facts["gpu"]["name"] if report.facts["gpu"] else report.facts["cpu"]
-        threads = "" if report.facts["gpu"] else f", {report.facts['threads']} threads"
-        plot(report.results.records, f"{subject}{threads}, torch {torch.__version__}", options.plot)
+        plot(as_frame(report.records), report.facts, options.plot)
+    missed = any(verdict["met"] is False for verdict in report.verdicts)
     return int(missed and options.strict)
 
 

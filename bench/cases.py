@@ -1,12 +1,19 @@
-"""What is measured: modes, layouts, sizes, and the grid of cases built from them."""
+"""What is measured: dtypes, modes, sizes and layouts."""
 
-from collections.abc import Iterable, Iterator
+from argparse import ArgumentTypeError
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-MODES: dict[str, str] = {
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+
+MODES = {
     "forward": "forward, allocating, input without gradient",
     "forward_grad": "forward, allocating, input that requires a gradient",
     "forward_backward": "forward, then the gradient of the input from a dense output gradient",
@@ -14,10 +21,7 @@ MODES: dict[str, str] = {
     "inplace": "forward, written over its input",
 }
 
-FORWARD_GRAD_LIMIT = 4096
-"""Wanting a gradient costs a constant; above this many elements it is no longer measured."""
-
-LAYOUTS: dict[str, str] = {
+LAYOUTS = {
     "contiguous": "one dense row",
     "channels_last": "(N, 64, 32, 32) stored with the channels last",
     "transposed": "(1024, N) stored column by column",
@@ -26,13 +30,16 @@ LAYOUTS: dict[str, str] = {
 }
 
 LAYOUT_MULTIPLE = 64 * 32 * 32
-"""Sizes in the layout section are multiples of this, so that every layout has a shape for them."""
+"""Numbers of elements that every layout has a shape for are multiples of this."""
+
+_SUFFIXES = {"G": 1 << 30, "M": 1 << 20, "K": 1 << 10}
 
 
 @dataclass(frozen=True)
 class Case:
     """One cell of the grid; all candidates are compared within a case."""
 
+    section: str
     mode: str
     dtype: str
     numel: int
@@ -43,17 +50,16 @@ class Case:
 
 def parse_size(text: str) -> int:
     """Elements, from ``1000``, ``64K`` (65,536) or ``4M`` (4,194,304)."""
-    factors = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-    factor = factors.get(text[-1:].upper(), 1)
+    factor = _SUFFIXES.get(text[-1:].upper(), 1)
     digits = text if factor == 1 else text[:-1]
     if not digits.isdecimal() or int(digits) == 0:
-        raise ValueError(f"size must be a positive integer with K, M or G behind it, got {text!r}")
+        raise ArgumentTypeError(f"must be a positive integer, with K, M or G behind, got {text!r}")
     return int(digits) * factor
 
 
 def format_size(numel: int) -> str:
     """The inverse of `parse_size`, in the shortest form."""
-    for suffix, factor in (("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)):
+    for suffix, factor in _SUFFIXES.items():
         if numel % factor == 0:
             return f"{numel // factor}{suffix}"
     return str(numel)
@@ -73,32 +79,3 @@ def arrange(flat: Tensor, layout: str) -> Tensor:
     if layout == "misaligned":
         return flat.new_empty(flat.numel() + 1)[1:].copy_(flat)
     raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-
-
-def speed_grid(
-    modes: Iterable[str],
-    dtypes: Iterable[str],
-    sizes: Iterable[int],
-    probabilities: Iterable[float],
-    device: str,
-) -> Iterator[list[Case]]:
-    """Groups of one case each, for the comparison over sizes."""
-    sizes, dtypes, probabilities = list(sizes), list(dtypes), list(probabilities)
-    for mode in modes:
-        for dtype in dtypes:
-            for p in probabilities:
-                for numel in sizes:
-                    if mode != "forward_grad" or numel <= FORWARD_GRAD_LIMIT:
-                        yield [Case(mode, dtype, numel, p, device)]
-
-
-def layout_grid(
-    modes: Iterable[str], dtypes: Iterable[str], sizes: Iterable[int], p: float, device: str
-) -> Iterator[list[Case]]:
-    """Groups that hold every layout of one size, so that their times are taken side by side."""
-    sizes, dtypes = list(sizes), list(dtypes)
-    for mode in modes:
-        for dtype in dtypes:
-            for numel in sizes:
-                if numel % LAYOUT_MULTIPLE == 0:
-                    yield [Case(mode, dtype, numel, p, device, layout) for layout in LAYOUTS]

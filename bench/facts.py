@@ -4,77 +4,46 @@ import datetime
 import os
 import platform
 import shlex
-import shutil
-import subprocess
 import sys
-from collections.abc import Sequence
+import time
 from pathlib import Path
 from typing import Any
 
+import cpuinfo
+import psutil
 import torch
 
 from bench.extension import dropout_ext
 
 
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _caches() -> dict[str, str]:
+def _caches() -> str:
     """Size of each cache that the first core sees, as the kernel words it."""
-    found = {}
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        try:
-            level, kind, size = (
-                (index / name).read_text().strip() for name in ("level", "type", "size")
-            )
-        except OSError:
-            continue
-        found[f"L{level} {kind.lower()}"] = size
-    return found
-
-
-def _driver() -> str | None:
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    query = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
-    answer = subprocess.run(query, capture_output=True, text=True, check=False)
-    return answer.stdout.splitlines()[0].strip() if answer.stdout.strip() else None
+    folders = sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"))
+    words = [[(f / n).read_text().strip() for n in ("level", "type", "size")] for f in folders]
+    return ", ".join(f"L{level} {kind.lower()} {size}" for level, kind, size in words)
 
 
 def _gpu() -> dict[str, Any]:
-    properties = torch.cuda.get_device_properties("cuda")
+    gpu = torch.cuda.get_device_properties("cuda")
     return {
-        "name": properties.name,
-        "capability": f"{properties.major}.{properties.minor}",
-        "multiprocessors": properties.multi_processor_count,
-        "l2_bytes": properties.L2_cache_size,
-        "memory_bytes": properties.total_memory,
-        "driver": _driver(),
+        "name": gpu.name,
+        "capability": f"{gpu.major}.{gpu.minor}",
+        "multiprocessors": gpu.multi_processor_count,
+        "l2_bytes": gpu.L2_cache_size,
+        "memory_bytes": gpu.total_memory,
         "cuda_runtime": torch.version.cuda,
     }
 
 
-def command(arguments: Sequence[str], module: str) -> str:
-    """The command line, folders left out of its file names."""
-    words = (os.path.basename(argument) or argument for argument in arguments)
-    return " ".join(["python", "-m", module, *map(shlex.quote, words)])
-
-
 def facts(device: str, module: str) -> dict[str, Any]:
     """Machine, software and build, in terms that mean the same on another machine."""
+    words = (os.path.basename(argument) or argument for argument in sys.argv[1:])
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "command": command(sys.argv[1:], module),
+        "command": " ".join(["python", "-m", module, *map(shlex.quote, words)]),
         "device": device,
-        "cpu": _cpu_model(),
-        "cpu_count": os.cpu_count(),
+        "cpu": cpuinfo.get_cpu_info().get("brand_raw", platform.machine()),
+        "cpu_count": psutil.cpu_count(),
         "cpu_caches": _caches(),
         "cpu_capability_of_torch": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
@@ -89,20 +58,32 @@ def facts(device: str, module: str) -> dict[str, Any]:
 def describe(found: dict[str, Any]) -> list[str]:
     """The facts in a few lines for the head of a report."""
     build = found["dropout_ext"]
-    lines = [
+    gpu = [f"GPU  {', '.join(map(str, found['gpu'].values()))}"] if found["gpu"] else []
+    return [
         f"{found['command']}   ({found['date']})",
         f"CPU  {found['cpu']}, {found['cpu_count']} cores, {found['threads']} threads; "
-        + ", ".join(f"{name} {size}" for name, size in found["cpu_caches"].items()),
-    ]
-    if found["gpu"]:
-        gpu = found["gpu"]
-        lines.append(
-            f"GPU  {gpu['name']}, sm_{gpu['capability'].replace('.', '')}, "
-            f"{gpu['multiprocessors']} SMs, L2 {gpu['l2_bytes'] >> 20} MiB, driver {gpu['driver']}"
-        )
-    lines.append(
+        f"{found['cpu_caches']}; torch uses {found['cpu_capability_of_torch']}",
+        *gpu,
         f"software  Python {found['python']}, torch {found['torch']}, {found['system']}; "
         f"dropout_ext {build['version']}: CPU path {build['cpu_path']} of "
-        f"{'/'.join(build['cpu_paths'])}, CUDA {build['cuda'] or 'not built'}"
-    )
-    return lines
+        f"{'/'.join(build['cpu_paths'])}, CUDA {build['cuda'] or 'not built'}",
+    ]
+
+
+class Load:
+    """How much of the CPU other processes use: a parallel loop waits for a shared core."""
+
+    def __init__(self) -> None:
+        self._start = self._read()
+
+    @staticmethod
+    def _read() -> tuple[float, float]:
+        """Seconds that all cores could have worked, and that others did."""
+        cpu, own = psutil.cpu_times(), psutil.Process().cpu_times()
+        used = own.user + own.system + own.children_user + own.children_system
+        return time.monotonic() * (psutil.cpu_count() or 1), cpu.user + cpu.system - used
+
+    def of_others(self) -> float:
+        """Share of all cores' time that went to other processes since the start, 0 to 1."""
+        (then, foreign_then), (now, foreign_now) = self._start, self._read()
+        return round(min(1.0, max(0.0, (foreign_now - foreign_then) / (now - then))), 3)

@@ -1,59 +1,94 @@
-"""The command line of ``python -m bench`` and the plan that it stands for."""
+"""The command line of ``python -m bench``, and the plan that it stands for."""
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import torch
-
-from bench.candidates import CANDIDATES, Candidate
-from bench.cases import MODES, parse_size
-from bench.dtypes import DTYPES
-from bench.presets import PRESETS
+from bench.candidates import CANDIDATES
+from bench.cases import DTYPES, MODES, parse_size
+from bench.report import add_options
 from bench.timing import Budget
 
 SECTIONS = ("speed", "layouts", "saved")
 
-SMALLEST_LAYOUT = 1 << 20
+_SMALLEST_LAYOUT = 1 << 20
 """Elements from which layouts are compared; on smaller tensors calling hides what they cost."""
+
+
+def words(text: str) -> tuple[str, ...]:
+    """From a line of them."""
+    return tuple(text.split())
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """Numbers of elements, from a line of them."""
+    return tuple(map(parse_size, text.split()))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a run needs to know."""
+    """What to measure, and how long each cell may take."""
 
     device: str
-    sections: tuple[str, ...]
     sizes: tuple[int, ...]
-    dtypes: tuple[str, ...]
     modes: tuple[str, ...]
-    probabilities: tuple[float, ...]
-    candidates: tuple[Candidate, ...]
     layout_sizes: tuple[int, ...]
     layout_modes: tuple[str, ...]
     budget: Budget
+    dtypes: tuple[str, ...] = tuple(DTYPES)
+    candidates: tuple[str, ...] = tuple(CANDIDATES)
+    sections: tuple[str, ...] = SECTIONS
+    probabilities: tuple[float, ...] = (0.1,)
 
 
-def _size(text: str) -> int:
-    try:
-        return parse_size(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+# A first compilation takes tens of seconds on a CPU: too long for a quick look.
+_EAGER = tuple(name for name in CANDIDATES if not name.startswith("compiled"))
+
+PRESETS = {
+    ("cpu", False): Plan(
+        "cpu",
+        sizes("1 16 256 4K 64K 256K 1M 4M 16M 64M"),
+        words("forward forward_grad forward_backward inplace"),
+        sizes("1M 4M"),
+        words("forward forward_backward inplace"),
+        Budget(trial_seconds=0.1, sample_seconds=1e-3, min_samples=3),
+    ),
+    ("cpu", True): Plan(
+        "cpu",
+        sizes("1 1K 64K 1M 4M"),
+        words("forward forward_backward inplace"),
+        sizes("1M"),
+        words("forward forward_backward"),
+        Budget(trial_seconds=0.03, sample_seconds=5e-4, min_samples=3, max_samples=21),
+        words("float32 bfloat16"),
+        _EAGER,
+    ),
+    ("cuda", False): Plan(
+        "cuda",
+        sizes("1 1K 16K 64K 1M 4M 16M 64M 256M"),
+        words("forward forward_grad backward forward_backward inplace"),
+        sizes("4M 64M"),
+        words("forward backward inplace"),
+        Budget(trial_seconds=0.1, sample_seconds=5e-3, min_samples=5),
+    ),
+    ("cuda", True): Plan(
+        "cuda",
+        sizes("1K 64K 1M 16M 64M"),
+        words("forward backward forward_backward inplace"),
+        sizes("64M"),
+        words("forward backward"),
+        Budget(trial_seconds=0.02, sample_seconds=2e-3, min_samples=5, max_samples=21),
+        candidates=_EAGER,
+    ),
+}
+"""What is measured unless the command line says otherwise; by device and ``--quick``."""
 
 
 def _probability(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"p must lie between 0 and 1, both excluded, got {text}")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be positive, got {text}")
-    return value
+    if not 0 < float(text) < 1:
+        raise argparse.ArgumentTypeError(f"p must be above 0 and below 1, got {text}")
+    return float(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,55 +98,37 @@ def parser() -> argparse.ArgumentParser:
         description="Times dropout_ext beside nn.Dropout, its other peers and memory-bound "
         "ceilings, all interleaved in one run.",
     )
+    add_options(options)
     add = options.add_argument
-    add("--device", choices=("cpu", "cuda"), default="cpu")
     add("--quick", action="store_true", help="a coarse look in well under a minute")
-    add("--json", type=Path, metavar="FILE", help="write facts and records")
     add("--plot", type=Path, metavar="FILE", help="draw throughput against size (PNG)")
-    add("--sizes", nargs="+", type=_size, metavar="N", help="elements, such as 1000 64K 4M")
-    add("--layout-sizes", nargs="+", type=_size, metavar="N", help="elements, multiples of 64K")
-    add("--dtypes", nargs="+", choices=tuple(DTYPES), metavar="DTYPE", help=", ".join(DTYPES))
-    add("--modes", nargs="+", choices=tuple(MODES), metavar="MODE", help=", ".join(MODES))
-    names = ", ".join(CANDIDATES)
-    add("--candidates", nargs="+", choices=tuple(CANDIDATES), metavar="NAME", help=names)
+    add("--sizes", nargs="+", type=parse_size, metavar="N", help="elements, such as 1000 64K 4M")
+    add("--layout-sizes", nargs="+", type=parse_size, metavar="N", help="multiples of 64K")
+    for name, choices in (("dtypes", DTYPES), ("modes", MODES), ("candidates", CANDIDATES)):
+        kind = name[:-1].upper()
+        add(f"--{name}", nargs="+", choices=tuple(choices), metavar=kind, help=", ".join(choices))
     add("--p", nargs="+", type=_probability, default=[0.1], help="drop probabilities")
-    add("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    add("--threads", type=int, help="threads for torch on the CPU (torch's own choice if unset)")
-    add("--seconds", type=_positive, help="seconds for each candidate in each case")
-    add(
-        "--check-bars",
-        action="store_true",
-        help="judge the project's bars; on the CPU this measures a grid of its own",
-    )
-    add("--strict", action="store_true", help="exit with 1 when a bar is missed")
+    add("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
+    add("--seconds", type=float, help="seconds for each candidate in each case")
+    add("--check-thresholds", action="store_true", help="judge; on the CPU on a grid of its own")
+    add("--strict", action="store_true", help="exit with 1 when a threshold is missed")
     return options
 
 
 def plan(chosen: argparse.Namespace) -> Plan:
-    """Fills in what was left open from the preset for the device."""
-    if chosen.device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("--device cuda: this torch sees no CUDA device")
+    """The preset for the device, with what the command line says in its place."""
     preset = PRESETS[chosen.device, chosen.quick]
+    names = ("sizes", "dtypes", "modes", "candidates", "layout_sizes", "sections")
+    given: dict[str, Any] = {
+        name: tuple(getattr(chosen, name)) for name in names if getattr(chosen, name)
+    }
+    if chosen.modes:
+        given["layout_modes"] = given["modes"]
+    if chosen.sizes:
+        large = tuple(size for size in chosen.sizes if size >= _SMALLEST_LAYOUT)
+        given.setdefault("layout_sizes", large)
     budget = preset.budget
     if chosen.seconds:
         sample = min(budget.sample_seconds, chosen.seconds / budget.min_samples)
         budget = replace(budget, trial_seconds=chosen.seconds, sample_seconds=sample)
-    sizes = chosen.sizes or [parse_size(size) for size in preset.sizes]
-    layout_sizes = chosen.layout_sizes or [
-        size
-        for size in chosen.sizes or map(parse_size, preset.layout_sizes)
-        if size >= SMALLEST_LAYOUT
-    ]
-    names: Sequence[str] = chosen.candidates or preset.candidates
-    return Plan(
-        device=chosen.device,
-        sections=tuple(chosen.sections),
-        sizes=tuple(sorted(sizes)),
-        dtypes=tuple(chosen.dtypes or preset.dtypes),
-        modes=tuple(chosen.modes or preset.modes),
-        probabilities=tuple(chosen.p),
-        candidates=tuple(CANDIDATES[name] for name in CANDIDATES if name in names),
-        layout_sizes=tuple(layout_sizes),
-        layout_modes=tuple(chosen.modes or preset.layout_modes),
-        budget=budget,
-    )
+    return replace(preset, **given, probabilities=tuple(chosen.p), budget=budget)

@@ -1,19 +1,20 @@
-"""Throughput against size, one panel per dtype and mode, with the ceiling drawn."""
+"""Throughput against size, one panel per dtype and mode, with the ceilings drawn."""
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 
+import pandas as pd
 from matplotlib import pyplot
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, NullLocator
 
+from bench.candidates import CEILINGS
 from bench.cases import MODES, format_size
-from bench.record import Record
 
 STYLES: dict[str, tuple[str, str, str]] = {
     "dropout_ext": ("#d55e00", "-", "o"),
@@ -27,8 +28,7 @@ STYLES: dict[str, tuple[str, str, str]] = {
 }
 """Colour (told apart by colour-blind readers too), line and marker of each candidate."""
 
-
-MODE_TITLES = {
+_TITLES = {
     "forward": "forward",
     "forward_grad": "forward, gradient wanted",
     "forward_backward": "forward + backward",
@@ -37,26 +37,22 @@ MODE_TITLES = {
 }
 
 
-def _draw(axes: Axes, records: Sequence[Record]) -> None:
+def _draw(axes: Axes, panel: pd.DataFrame) -> None:
     for name, (colour, line, marker) in STYLES.items():
-        own = sorted((r for r in records if r.candidate == name), key=lambda r: r.numel)
-        if not own:
+        own = panel[panel["candidate"] == name].sort_values("numel")
+        if own.empty:
             continue
-        sizes = [r.numel for r in own]
-        low = [r.numel / r.seconds_q3 for r in own]
-        high = [r.numel / r.seconds_q1 for r in own]
-        label = f"{name} (ceiling)" if own[0].role == "ceiling" else name
+        n = own["numel"]
+        label = f"{name} (ceiling)" if name in CEILINGS else name
         axes.plot(
-            sizes, [r.elements_per_s for r in own], line,
+            n, n / own["seconds"], line,
             color=colour, marker=marker, markersize=4, linewidth=1.6, label=label,
         )  # fmt: skip
-        axes.fill_between(sizes, low, high, color=colour, alpha=0.15, linewidth=0)
-
-
-def _dress(axes: Axes, sizes: Sequence[int]) -> None:
+        low, high = n / own["seconds_q3"], n / own["seconds_q1"]
+        axes.fill_between(n, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(list(sizes)))
+    axes.xaxis.set_major_locator(FixedLocator(sorted(set(panel["numel"]))))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: format_size(round(size))))
     axes.yaxis.set_major_formatter(EngFormatter())
@@ -65,36 +61,36 @@ def _dress(axes: Axes, sizes: Sequence[int]) -> None:
     axes.set_axisbelow(True)
 
 
-def plot(records: Sequence[Record], subtitle: str, file: Path) -> None:
+def plot(frame: pd.DataFrame, facts: dict[str, Any], file: Path) -> None:
     """Writes the figure as PNG: eager times, the first p and the first CPU path of the records."""
-    shown = [r for r in records if r.section == "speed" and r.timer != "graph"]
-    if not shown:
+    shown = frame[(frame["section"] == "speed") & (frame["timer"] == "eager")]
+    if shown.empty:
         raise SystemExit("nothing to plot: no record of the speed section")
-    shown = [r for r in shown if (r.p, r.cpu_path) == (shown[0].p, shown[0].cpu_path)]
-    modes = [m for m in MODES if any(r.mode == m for r in shown)]
-    dtypes = list(dict.fromkeys(r.dtype for r in shown))
+    path = shown["cpu_path"].fillna("")
+    shown = shown[(shown["p"] == shown["p"].iloc[0]) & (path == path.iloc[0])]
+    modes = [mode for mode in MODES if mode in set(shown["mode"])]
+    dtypes = list(dict.fromkeys(shown["dtype"]))
     figure, grid = pyplot.subplots(
-        len(dtypes), len(modes), squeeze=False, sharex=False, sharey=True,
-        figsize=(4.1 * len(modes) + 0.4, 3.1 * len(dtypes) + 1.3), layout="constrained",
+        len(dtypes), len(modes), squeeze=False, sharey=True, layout="constrained",
+        figsize=(4.1 * len(modes) + 0.4, 3.1 * len(dtypes) + 1.3),
     )  # fmt: skip
     labels: dict[str, Artist] = {}
     for row, dtype in zip(grid, dtypes, strict=True):
         for axes, mode in zip(row, modes, strict=True):
-            panel = [r for r in shown if r.dtype == dtype and r.mode == mode]
-            _draw(axes, panel)
-            _dress(axes, sorted({r.numel for r in panel}))
-            axes.set_title(f"{MODE_TITLES[mode]}, {dtype}", fontsize=10)
+            _draw(axes, shown[(shown["dtype"] == dtype) & (shown["mode"] == mode)])
+            axes.set_title(f"{_TITLES[mode]}, {dtype}", fontsize=10)
             labels.update(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         row[0].set_ylabel("elements / s")
     for axes in grid[-1]:
         axes.set_xlabel("elements")
-    figure.suptitle(f"Dropout, p = {shown[0].p:g}\n{subtitle}", fontsize=11)
-    figure.legend(
-        list(labels.values()),
-        list(labels),
-        loc="outside lower center",
-        ncols=min(6, len(labels)),
-        fontsize=9,
+    gpu = facts["gpu"]
+    machine = gpu["name"] if gpu else f"{facts['cpu']}, {facts['threads']} threads"
+    figure.suptitle(
+        f"Dropout, p = {shown['p'].iloc[0]:g}\n{machine}, torch {facts['torch']}", fontsize=11
     )
-    figure.savefig(file, dpi=130)
+    figure.legend(
+        list(labels.values()), list(labels),
+        loc="outside lower center", ncols=min(6, len(labels)), fontsize=9,
+    )  # fmt: skip
+    figure.savefig(file, dpi=110)
     pyplot.close(figure)

@@ -1,49 +1,22 @@
 """Bytes that a forward pass keeps for its backward pass, measured in two independent ways."""
 
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
-from bench.candidates import RIVAL, SUBJECT, hand_written
-from bench.dtypes import DTYPES
+from bench.candidates import BASELINE, OURS, hand_written
+from bench.cases import DTYPES
 from bench.extension import dropout_ext
-
-
-@dataclass(frozen=True)
-class Saved:
-    """What one candidate keeps for backward.
-
-    `saved_bytes`: the storages of the tensors that autograd was handed, each once and whole (a
-    view keeps all of it alive), without the input's own and the output's (both are alive anyway;
-    `keeps_input` tells whether the graph would keep the input alive if the model did not).
-    `retained_bytes`: what the allocator still holds after the forward pass, less the output. It
-    sees what the hooks cannot (anything kept outside saved tensors), and small constants.
-    """
-
-    candidate: str
-    dtype: str
-    numel: int
-    p: float
-    device: str
-    saved_bytes: int
-    saved_bytes_per_element: float
-    keeps_input: bool
-    retained_bytes: int
 
 
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def saved_tensors(forward: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """The result of `forward` and the tensors that autograd packed while it ran, storages once."""
+def saved_tensors(forward: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The result and the tensors that autograd packed meanwhile, each storage once."""
     packed: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -51,68 +24,50 @@ def saved_tensors(forward: Callable[[], Tensor]) -> tuple[Tensor, list[Tensor]]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = forward()
+        result = forward(x)
     return result, list(packed.values())
 
 
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """The profiler writes a line to the process's stderr, past Python, at start and stop."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _retained(forward: Callable[[], Tensor], device: str) -> int:
+def _retained(forward: Callable[[Tensor], Tensor], x: Tensor) -> int:
     """Bytes allocated and not freed by `forward`, less those of its result."""
-    if device == "cuda":
-        before = torch.cuda.memory_allocated()
-        result = forward()
+    before = torch.cuda.memory_allocated() if x.is_cuda else 0
+    with torch.autograd.profiler.profile(profile_memory=True, use_kineto=False) as trace:
+        result = forward(x)
+    grown = sum(event.self_cpu_memory_usage for event in trace.function_events or ())
+    if x.is_cuda:
         grown = torch.cuda.memory_allocated() - before
-    else:
-        trace = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-        with _silent_stderr(), trace:
-            result = forward()
-        events: Any = trace.events()  # type: ignore[no-untyped-call, unused-ignore]
-        grown = sum(event.self_cpu_memory_usage for event in events)
     return int(grown) - result.untyped_storage().nbytes()
 
 
-def measure_saved(
-    candidate: str,
-    module: Callable[[Tensor], Tensor],
-    dtype: str,
-    numel: int,
-    p: float,
-    device: str,
-) -> Saved:
-    """Runs `module` forward twice on a leaf of `numel` elements and counts what stays behind."""
-    x = torch.rand(numel, device=device, dtype=torch.float32).to(DTYPES[dtype]).requires_grad_()
-    module(x)
-    result, tensors = saved_tensors(lambda: module(x))
+def _record(forward: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, Any]:
+    """Runs `forward` on a leaf, warm, and counts what stays behind.
+
+    `saved_bytes`: the storages of the tensors that autograd was handed, each once and whole (a
+    view keeps all of it alive), without the input's own and the output's (both are alive anyway;
+    `keeps_input` tells whether the graph would keep the input alive if the model did not).
+    `retained_bytes`: what the allocator still holds after the forward pass, less the output. It
+    sees what the hooks cannot (anything kept outside saved tensors), and small constants.
+    """
+    forward(x)
+    result, tensors = saved_tensors(forward, x)
     alive = {_address(x), _address(result)}
     own = sum(t.untyped_storage().nbytes() for t in tensors if _address(t) not in alive)
     keeps_input = any(_address(t) == _address(x) for t in tensors)
     del result, tensors
-    retained = _retained(lambda: module(x), device)
-    return Saved(candidate, dtype, numel, p, device, own, own / numel, keeps_input, retained)
+    return {"saved_bytes": own, "keeps_input": keeps_input, "retained_bytes": _retained(forward, x)}
 
 
-def saved_table(dtypes: list[str], numel: int, p: float, device: str) -> list[Saved]:
+def saved_records(dtypes: Sequence[str], numel: int, p: float, device: str) -> list[dict[str, Any]]:
     """The candidates whose graph is eager, in each dtype."""
-    modules: dict[str, Callable[[Tensor], Tensor]] = {
-        SUBJECT: dropout_ext.Dropout(p),
-        RIVAL: nn.Dropout(p),
+    candidates: dict[str, Callable[[Tensor], Tensor]] = {
+        OURS: dropout_ext.Dropout(p),
+        BASELINE: nn.Dropout(p),
         "hand-written": lambda x: hand_written(x, p),
     }
-    return [
-        measure_saved(name, module, dtype, numel, p, device)
-        for dtype in dtypes
-        for name, module in modules.items()
-    ]
+    found = []
+    for dtype in dtypes:
+        x = torch.rand(numel, device=device).to(DTYPES[dtype]).requires_grad_()
+        for name, forward in candidates.items():
+            place = {"candidate": name, "dtype": dtype, "numel": numel, "p": p, "device": device}
+            found.append({**place, **_record(forward, x)})
+    return found

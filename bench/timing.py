@@ -3,10 +3,8 @@
 import gc
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 
@@ -14,20 +12,8 @@ Run = Callable[[int], None]
 """Calls the measured operation the given number of times."""
 
 
-class Clock(Protocol):
-    """Measures the seconds that `run(calls)` takes on the device it stands for."""
-
-    name: str
-
-    def seconds(self, run: Run, calls: int) -> float:
-        """Seconds for `calls` calls together."""
-        ...
-
-
 class WallClock:
     """The host's monotonic clock: operations on the CPU are finished when they return."""
-
-    name = "wall"
 
     def seconds(self, run: Run, calls: int) -> float:
         """Seconds for `calls` calls together."""
@@ -42,8 +28,6 @@ class EventClock:
     The device starts idle, so the time of the first launch is inside; a sample holds enough calls
     for that not to matter, and where launching is slower than the kernels it *is* the result.
     """
-
-    name = "events"
 
     def seconds(self, run: Run, calls: int) -> float:
         """Seconds for `calls` calls together."""
@@ -76,7 +60,7 @@ class Trial:
     """
 
     run: Run
-    clock: Clock
+    clock: WallClock | EventClock
     prepare: Callable[[], None] = lambda: None
     calls_per_unit: int = 1
     calls_per_sample: int = 0
@@ -99,25 +83,17 @@ class Trial:
         return per_call
 
 
-@contextmanager
-def _garbage_collection_paused() -> Iterator[None]:
-    gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 def interleave(trials: Sequence[Trial], budget: Budget) -> None:
     """Samples the trials in turn until each has used its budget; fills in their `seconds`.
 
     A slow trial gets fewer samples than a quick one. They are spread evenly over the rounds, and
-    each round starts with another trial, so that none is always first after a disturbance.
+    each round starts with another trial, so that none is always first after a disturbance. The
+    garbage collector rests meanwhile.
     """
-    with _garbage_collection_paused():
+    gc.collect()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
         counts = []
         for trial in trials:
             sample = trial.calibrate(budget.sample_seconds) * trial.calls_per_sample
@@ -127,7 +103,9 @@ def interleave(trials: Sequence[Trial], budget: Budget) -> None:
         for turn in range(rounds):
             for position in range(len(trials)):
                 index = (position + turn) % len(trials)
-                count = counts[index]
+                trial, count = trials[index], counts[index]
                 if (turn + 1) * count // rounds > turn * count // rounds:
-                    trial = trials[index]
                     trial.seconds.append(trial.sample(trial.calls_per_sample))
+    finally:
+        if collecting:
+            gc.enable()

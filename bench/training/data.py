@@ -1,8 +1,8 @@
-"""Images of digits: scikit-learn's, which need no download, or MNIST in its usual files."""
+"""Data that needs no download: MNIST-1D and scikit-learn's digits; MNIST where its files are."""
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Data:
-    """Features of shape (N, D) in [0, 1] and labels of shape (N,)."""
+    """Features of shape (N, D) and labels of shape (N,), for training and for the test."""
 
     name: str
     train: tuple[Tensor, Tensor]
@@ -19,10 +19,24 @@ class Data:
 
     def to(self, device: str) -> "Data":
         """On another device."""
-        train, test = (
-            (features.to(device), labels.to(device)) for features, labels in (self.train, self.test)
-        )
+        train, test = ((x.to(device), y.to(device)) for x, y in (self.train, self.test))
         return Data(self.name, train, test)
+
+
+def _data(name: str, x: Any, y: Any, x_test: Any, y_test: Any) -> Data:
+    train, test = (
+        (torch.tensor(features, dtype=torch.float32), torch.tensor(labels, dtype=torch.int64))
+        for features, labels in ((x, y), (x_test, y_test))
+    )
+    return Data(name, train, test)
+
+
+def mnist1d() -> Data:
+    """4,000 signals of 40 samples to train on, 1,000 to test: the package's own defaults."""
+    from mnist1d.data import get_dataset_args, make_dataset
+
+    made = make_dataset(get_dataset_args())
+    return _data("MNIST-1D", made["x"], made["y"], made["x_test"], made["y_test"])
 
 
 def digits(train_size: int = 1000) -> Data:
@@ -30,43 +44,19 @@ def digits(train_size: int = 1000) -> Data:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    features, labels = load_digits(return_X_y=True)
-    parts = train_test_split(
-        features / 16, labels, train_size=train_size, stratify=labels, random_state=0
-    )
-    x_train, x_test, y_train, y_test = parts
-    return Data("digits", _tensors(x_train, y_train), _tensors(x_test, y_test))
+    x, y = load_digits(return_X_y=True)
+    parts = train_test_split(x / 16, y, train_size=train_size, stratify=y, random_state=0)
+    x, x_test, y, y_test = parts
+    return _data("digits", x, y, x_test, y_test)
 
 
 def mnist(folder: Path) -> Data:
-    """From ``mnist.npz`` as of Keras, or from the four idx files, gzipped or not.
-
-    Raises:
-        SystemExit: if the folder has neither.
-    """
-    archive = folder / "mnist.npz"
-    if archive.is_file():
-        with np.load(archive) as found:
-            pairs = [(found[f"x_{part}"], found[f"y_{part}"]) for part in ("train", "test")]
-    else:
-        pairs = [
-            (_idx(folder, f"{part}-images", 3), _idx(folder, f"{part}-labels", 1))
-            for part in ("train", "t10k")
-        ]
-    train, test = (_tensors(x.reshape(len(x), -1) / 255, y) for x, y in pairs)
-    return Data("MNIST", train, test)
-
-
-def _tensors(features: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-    return torch.tensor(features, dtype=torch.float32), torch.tensor(labels, dtype=torch.int64)
-
-
-def _idx(folder: Path, name: str, ndim: int) -> np.ndarray:
-    candidates = [f"{name}{dot}idx{ndim}-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
-    for candidate in candidates:
-        file = folder / candidate
-        if file.is_file():
-            raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-            shape = np.frombuffer(raw, ">u4", ndim, offset=4).astype(int)
-            return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)
-    raise SystemExit(f"--data: the folder has neither mnist.npz nor any of {', '.join(candidates)}")
+    """From ``mnist.npz`` as of Keras."""
+    file = folder / "mnist.npz"
+    if not file.is_file():
+        raise SystemExit(f"--data: the folder must hold {file.name}, and does not")
+    with np.load(file) as found:
+        x, x_test = (
+            found[name].reshape(len(found[name]), -1) / 255 for name in ("x_train", "x_test")
+        )
+        return _data("MNIST", x, found["y_train"], x_test, found["y_test"])

@@ -40,6 +40,8 @@ void prefer_huge_pages(const at::Tensor& fresh);
 // In a build without CUDA each of these is an error that says so.
 namespace cuda {
 
+void check_built();
+
 Draw draw;
 Apply apply;
 DrawAndApply draw_and_apply;

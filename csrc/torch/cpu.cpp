@@ -1,7 +1,6 @@
 // CPU backend: torch's generator and thread pool around the kernels.
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/EmptyTensor.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -13,6 +12,7 @@
 
 #include "kernels/cpu/kernel.h"
 #include "torch/backend.h"
+#include "torch/parallel.h"
 
 namespace dropout::cpu {
 namespace {
@@ -38,16 +38,15 @@ int64_t* write(RngState state, int64_t* data) {
 template <class F>
 void launch(const Task& task, const F& state_of) {
   const Plan plan = make_plan(task);
-  at::parallel_for(
-      0, plan.units * task.samples.count, plan.grain, [&](int64_t begin, int64_t end) {
-        while (begin < end) {
-          const int64_t sample = begin / plan.units;
-          const int64_t origin = sample * plan.units;
-          const int64_t stop = std::min(end, origin + plan.units);
-          run(plan, task, sample, state_of(sample), begin - origin, stop - origin);
-          begin = stop;
-        }
-      });
+  parallel_for(0, plan.units * task.samples.count, plan.grain, [&](int64_t begin, int64_t end) {
+    while (begin < end) {
+      const int64_t sample = begin / plan.units;
+      const int64_t origin = sample * plan.units;
+      const int64_t stop = std::min(end, origin + plan.units);
+      run(plan, task, sample, state_of(sample), begin - origin, stop - origin);
+      begin = stop;
+    }
+  });
 }
 
 }  // namespace

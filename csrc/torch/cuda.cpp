@@ -41,6 +41,8 @@ StateSource draw_source(
 
 }  // namespace
 
+void check_built() {}
+
 void draw(const at::Tensor& states, const std::optional<at::Generator>& generator) {
   const c10::cuda::CUDAGuard guard(states.device());
   const int64_t calls = states.numel() / 2;

@@ -4,9 +4,8 @@
 #include "torch/backend.h"
 
 namespace dropout::cuda {
-namespace {
 
-[[noreturn]] void refuse() {
+void check_built() {
   TORCH_CHECK(
       false,
       "dropout_ext was built without CUDA, but got a CUDA tensor. Rebuild it where a CUDA "
@@ -14,19 +13,18 @@ namespace {
       "FORCE_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps .");
 }
 
-}  // namespace
-
 void draw(const at::Tensor&, const std::optional<at::Generator>&) {
-  refuse();
+  check_built();
 }
 
 void apply(const Task&, const at::Tensor&) {
-  refuse();
+  check_built();
 }
 
 at::Tensor draw_and_apply(
     const Task&, const at::Tensor&, const std::optional<at::Generator>&, bool) {
-  refuse();
+  check_built();
+  return {};
 }
 
 }  // namespace dropout::cuda

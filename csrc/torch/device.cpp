@@ -167,6 +167,9 @@ Tensor draw_and_apply(
 Tensor draw(const Tensor& input, at::IntArrayRef batch, Generator generator) {
   check_input(input);
   check_generator(generator, input.device());
+  if (input.is_cuda()) {
+    cuda::check_built();  // torch's allocator would fail first, in other words
+  }
   std::vector<int64_t> shape = batch.vec();
   shape.push_back(2);
   const Tensor states = at::empty(shape, input.options().dtype(at::kLong));

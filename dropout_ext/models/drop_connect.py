@@ -14,10 +14,12 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 class DropConnect(DropoutModule):
-    """The parametrization that :func:`drop_connect` registers."""
+    """The parametrization that :func:`drop_connect` registers.
 
-    def __init__(self, p: float, generator: Generator | None) -> None:
-        super().__init__(p, generator)
+    Args:
+        p: probability of an element of the parameter to be dropped, in [0, 1].
+        generator: takes the place of the default generator of the parameter's device.
+    """
 
     def forward(self, weight: Tensor) -> Tensor:
         return F.dropout(weight, self.p, self.training, generator=self.generator)

@@ -11,7 +11,12 @@ from dropout_ext.models.counterparts import dropouts
 
 
 class Prediction(NamedTuple):
-    """Statistics over stochastic passes, of the shape of the model's output."""
+    """What :func:`mc_predict` returns.
+
+    Attributes:
+        mean: over the passes, of the shape of the model's output.
+        std: likewise, with Bessel's correction.
+    """
 
     mean: Tensor
     std: Tensor

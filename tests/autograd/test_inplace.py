@@ -82,10 +82,6 @@ def test_inplace_in_the_graph_of_its_input(device: torch.device) -> None:
     assert torch.equal(x.grad, 8 * y.detach())  # 2 y dy/dx, and dy/dx is 4 where y is not 0
 
 
-FAILS_LATE = pytest.mark.xfail(strict=True, reason="the state is saved after the kernel has run")
-
-
-@FAILS_LATE
 def test_a_hook_that_fails_leaves_the_input(device: torch.device) -> None:
     """Saving the state comes before anything is written."""
 
@@ -103,7 +99,6 @@ def test_a_hook_that_fails_leaves_the_input(device: torch.device) -> None:
     assert (x._version, x.grad_fn) == (0, node)
 
 
-@FAILS_LATE
 def test_a_state_that_cannot_be_saved_leaves_the_input(device: torch.device) -> None:
     with torch.inference_mode():
         rng_tensor = state(RNG_STATE, device)

@@ -69,8 +69,9 @@ def check_tests(mutations: Sequence[Mutation], workspace: Workspace) -> int:
 
 def run(mutations: Sequence[Mutation], workspace: Workspace) -> int:
     """Prints a line for each; how many were not caught."""
-    workspace.prepare()
-    cpu_paths = workspace.cpu_paths()
+    native = any(not each.mock for each in mutations)
+    workspace.prepare(build=native)
+    cpu_paths = workspace.cpu_paths() if native else []
     possible = [each for each in mutations if obstacle(each, cpu_paths) is None]
     for mutation in mutations:
         if reason := obstacle(mutation, cpu_paths):

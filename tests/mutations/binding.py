@@ -30,8 +30,8 @@ MUTATIONS = (
     Mutation(
         "a call that drops everything draws nothing",
         _TORCH,
-        "return drawn ? rng_state : ",
-        "return drawn || threshold.drops_all() ? rng_state : ",
+        "return application.done_without_kernel() ? draw(input, {}, generator)",
+        "return application.done_without_kernel() ? Tensor()",
         ("tests/contract/test_rng_state.py::test_one_draw_per_call",),
     ),
     Mutation(
@@ -58,8 +58,8 @@ MUTATIONS = (
     Mutation(
         "in-place checks after the draw",
         _TORCH,
-        "if (call.inplace && !input.key_set().has_any(kTransformed)) {",
-        "if (false && call.inplace && !input.key_set().has_any(kTransformed)) {",
+        "if (!input.key_set().has_any(kTransformed)) {",
+        "if (false && !input.key_set().has_any(kTransformed)) {",
         ("tests/contract/test_errors.py::test_a_refused_call_draws_nothing",),
     ),
     Mutation(
@@ -72,22 +72,22 @@ MUTATIONS = (
     Mutation(
         "tangent that is not dropped from",
         _TORCH,
-        "linear()(tangent(input), rng_state), /*level=*/0",
-        "tangent(input), /*level=*/0",
+        "Linear(args)(tangent, rng_state), /*level=*/0",
+        "tangent, /*level=*/0",
         ("tests/autograd/test_autograd.py", "tests/autograd/test_gradcheck.py"),
     ),
     Mutation(
         "compiled backward without the scale of alpha dropout",
         _TORCH,
-        "linear.scale = packed.unpack<Factor>();",
-        "packed.unpack<Factor>();\n  linear.scale = std::nullopt;",
+        "const auto rng_state = packed.unpack<Tensor>();",
+        "const auto rng_state = packed.unpack<Tensor>();\n  linear.scale = std::nullopt;",
         ("tests/compile/test_compile_modules.py::test_compiled_autograd",),
     ),
     Mutation(
         "every sample with the first sample's state",
         _TORCH,
-        "part.state = state_of(sample);",
-        "part.state = state_of(0);",
+        "run(plan, task, sample, state_of(sample), ",
+        "run(plan, task, sample, state_of(0), ",
         ("tests/contract/test_batched_states.py",),
     ),
     Mutation(
@@ -101,8 +101,8 @@ MUTATIONS = (
     Mutation(
         "CUDA: launched on the default stream",
         _TORCH,
-        "launch(task, application.map, c10::cuda::getCurrentCUDAStream(out.get_device()))",
-        "launch(task, application.map, c10::cuda::getDefaultCUDAStream(out.get_device()))",
+        "launch(task, source, c10::cuda::getCurrentCUDAStream(out.get_device()))",
+        "launch(task, source, c10::cuda::getDefaultCUDAStream(out.get_device()))",
         ("tests/cuda/test_cuda.py::test_current_stream",),
         mock=True,
     ),

@@ -39,11 +39,13 @@ class Workspace:
         self.tree.mkdir(parents=True, exist_ok=True)
         self._environment = os.environ | {"FORCE_CUDA": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 
-    def prepare(self) -> None:
-        """The sources as they are, built; what was built before is not built again."""
+    def prepare(self, build: bool) -> None:
+        """The sources as they are, and built; what was built before is not built again."""
         if self._built.is_dir():
             self._restore()
         self._copy_sources()
+        if not build:
+            return
         if error := self.build():
             raise SystemExit(f"the sources do not build as they are:\n{error}")
         shutil.rmtree(self._built, ignore_errors=True)
@@ -104,10 +106,11 @@ class Workspace:
         Raises:
             RuntimeError: no test ran.
         """
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-rf", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "-p", "no:cacheprovider"]
         command += [*(["-m", "needs_cuda"] if mock else []), *tests]
         if mock:
-            command = [sys.executable, _MOCK, "--out", str(self._mock), *command]
+            command = ["env", "DROPOUT_EXT_REQUIRE_CUDA=1", sys.executable, _MOCK, "--out",
+                       str(self._mock), *command]  # fmt: skip
         try:
             done = self._run(command)
         except subprocess.TimeoutExpired:

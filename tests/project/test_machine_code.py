@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import dropout_ext
-from bench import machine_code
+from bench.gpu import machine_code
 
 ARCH = "sm_90"
 

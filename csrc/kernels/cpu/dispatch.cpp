@@ -14,6 +14,7 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define DROPOUT_X86 1
+#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -37,12 +38,7 @@ namespace scalar {
 }  // namespace scalar
 
 #if DROPOUT_X86
-// GCC's AVX-512 headers read a deliberately undefined register (GCC bug 105593).
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC push_options
-#pragma GCC target("avx2,f16c")
+#include "kernels/cpu/target_avx2.inl"
 namespace avx2 {
 #include "core/philox_lanes.inl"
 
@@ -52,10 +48,9 @@ namespace avx2 {
 
 #include "kernels/cpu/body.inl"
 }  // namespace avx2
-#pragma GCC pop_options
+#include "kernels/cpu/target_end.inl"
 
-#pragma GCC push_options
-#pragma GCC target("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+#include "kernels/cpu/target_avx512.inl"
 namespace avx512 {
 #include "core/philox_lanes.inl"
 
@@ -65,8 +60,7 @@ namespace avx512 {
 
 #include "kernels/cpu/body.inl"
 }  // namespace avx512
-#pragma GCC pop_options
-#pragma GCC diagnostic pop
+#include "kernels/cpu/target_end.inl"
 #endif
 
 using Run = decltype(&run);
@@ -77,11 +71,19 @@ struct Implementation {
   Run run;
 };
 
+#if DROPOUT_X86
+// Clang's __builtin_cpu_supports knows F16C from version 17 on only.
+bool supports_f16c() {
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
 const Implementation* implementations() {
 #if DROPOUT_X86
   static const Implementation table[kPaths] = {
       {"scalar", true, scalar::run},
-      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"), avx2::run},
+      {"avx2", __builtin_cpu_supports("avx2") && supports_f16c(), avx2::run},
       {"avx512",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"),

@@ -1,6 +1,6 @@
 """A small sweep over the CUDA kernels, meant to run under compute-sanitizer.
 
-``compute-sanitizer --tool memcheck python -m bench.sanitizer_sweep``
+``compute-sanitizer --tool memcheck python -m bench.gpu.sanitizer_sweep``
 
 Every tensor lies in memory of its own size (run it with PYTORCH_NO_CUDA_MEMORY_CACHING=1, or
 torch's allocator hides overruns inside its blocks), and every result is compared bit for bit with
@@ -14,26 +14,21 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from bench.dtypes import DTYPES
+from bench.cases import DTYPES
 from bench.extension import dropout_ext
 
-_PROBABILITIES = (0.1, 0.25 + 2.0**-17)
 _MANY_SAMPLES = 65_543
 """More than a launch has room for; of one dtype, as each costs a state."""
 _SIZES = (1, 2, 7, 8, 9, 15, 31, 255, 1023, 1025, 4099, _MANY_SAMPLES)
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-def dense(flat: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Every tail, and every offset from an aligned address."""
+def _inputs(flat: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Every tail, every offset from an aligned address, and layouts with another memory order."""
     for numel in _SIZES:
         yield f"{numel} elements", flat[:numel].clone()
     for start in range(1, 9):
         yield f"1029 elements from element {start}", flat[: start + 1029].clone()[start:]
-
-
-def strided(flat: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Layouts whose memory order is not the order of the mask."""
     grid = flat[: 36 * 61].clone().view(36, 61)
     image = flat[: 2 * 19 * 9 * 7].clone().view(2, 19, 9, 7)
     yield "transposed", grid.t()
@@ -57,21 +52,19 @@ def _copy(x: Tensor, device: str) -> Tensor:
 
 def _results(x: Tensor, p: float, device: str) -> Iterator[tuple[str, Tensor]]:
     """Forward, gradient, in place and mask of one input with one state."""
+    dropout = dropout_ext.functional.dropout
     state = dropout_ext.rng_state(2**63 + 11, 5, device=device)
     leaf = x.detach().requires_grad_()
-    y = dropout_ext.functional.dropout(leaf, p, rng_state=state)
+    y = dropout(leaf, p, rng_state=state)
     yield "forward", y.detach()
-    yield "gradient", torch.autograd.grad(y, leaf, x)[0]
     one = x.new_ones(()).expand(x.shape)
-    y = dropout_ext.functional.dropout(leaf, p, rng_state=state)
+    yield "gradient", torch.autograd.grad(y, leaf, x, retain_graph=True)[0]
     yield "gradient of an expanded one", torch.autograd.grad(y, leaf, one)[0]
     if 0 not in x.stride():
-        buffer = _copy(x, device)
-        yield "in place", dropout_ext.functional.dropout(buffer, p, inplace=True, rng_state=state)
+        yield "in place", dropout(_copy(x, device), p, inplace=True, rng_state=state)
     mask = dropout_ext.functional.dropout_mask(tuple(x.shape), p, rng_state=state)
     yield "mask", mask.to(torch.int16)
-    last = dropout_ext.functional.dropout(x, p, rng_state=state, broadcast_dims=-1)
-    yield "shared along the last dimension", last
+    yield "last dimension shared", dropout(x, p, rng_state=state, broadcast_dims=-1)
     if x.size(0) < _MANY_SAMPLES or x.dtype == torch.bfloat16:
         states = torch.tensor([11, 5]) + torch.arange(x.size(0))[:, None]
         yield "a state for each row", torch.ops.dropout_ext.dropout(x, p, states.to(device))
@@ -83,23 +76,24 @@ def sweep(device: str) -> list[str]:
     for dtype in DTYPES.values():
         torch.manual_seed(0)
         flat = torch.randn(max(_SIZES), dtype=torch.float32).to(dtype)
-        for name, x in (*dense(flat), *strided(flat)):
-            for p in _PROBABILITIES:
-                found = _results(_copy(x, device), p, device)
-                expected = _results(x, p, "cpu")
-                for (what, one), (_, other) in zip(found, expected, strict=True):
-                    if not _same(one, other):
+        for name, x in _inputs(flat):
+            for p in (0.1, 0.25 + 2.0**-17):
+                pairs = zip(
+                    _results(_copy(x, device), p, device), _results(x, p, "cpu"), strict=True
+                )
+                for (what, found), (_, expected) in pairs:
+                    if not _same(found, expected):
                         wrong.append(f"{what}, {dtype}, {name}, p = {p:g}")
         module = dropout_ext.Dropout(0.3)
-        drawn = [module(flat[:4099].clone().to(device)).cpu() for _ in range(2)]
-        if torch.equal(drawn[0], drawn[1]):
+        first, second = (module(flat[:4099].clone().to(device)).cpu() for _ in range(2))
+        if torch.equal(first, second):
             wrong.append(f"two draws give one mask, {dtype}")
     return wrong
 
 
 def main() -> int:
     """Returns 1 if a result differs."""
-    options = argparse.ArgumentParser(prog="python -m bench.sanitizer_sweep")
+    options = argparse.ArgumentParser(prog="python -m bench.gpu.sanitizer_sweep")
     options.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     wrong = sweep(options.parse_args().device)
     print("\n".join(wrong or ["sweep: every result is bit for bit that of the CPU"]))

@@ -1,4 +1,4 @@
-"""``python -m bench.machine_code``: what the compiler made of the CUDA kernels. Needs no GPU.
+"""``python -m bench.gpu.machine_code``: what the compiler made of the CUDA kernels. Needs no GPU.
 
 Reads the machine code in the installed extension with cuobjdump and nvdisasm, of the CUDA toolkit
 or of the packages nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm. Prints for each kernel its
@@ -11,7 +11,6 @@ conversion, called ALU here; and integer multiplication.
 """
 
 import argparse
-import heapq
 import itertools
 import os
 import re
@@ -19,23 +18,23 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
-from bench.extension import dropout_ext
-from bench.output import write_json
-from bench.table import align
+import networkx
 
-SCHEMA = "dropout_ext.machine_code/1"
+from bench.extension import dropout_ext
+from bench.report import to_json
+from bench.tables import as_frame, text
+
+SCHEMA = "dropout_ext.machine_code/2"
 _KERNEL = re.compile(
     r"dropout_(?P<loop>rows|strided)INS_\d+(?P<rule>ScaleShift|Scale|Mask)"
     r"(?:I(?:NS_\d+(?P<half>BFloat16|Float16)E|(?P<wide>[df]))E)?E"
     r"Li(?P<width>\d+)E(?:Lb(?P<single>[01])E)?"
 )
-_DTYPES = {"d": ("float64", 8), "f": ("float32", 4), "BFloat16": ("bfloat16", 2)} | {
-    "Float16": ("float16", 2),
-    None: ("bool", 1),
-}
+_DTYPES = {"d": ("float64", 8), "f": ("float32", 4), None: ("bool", 1)}
+_DTYPES |= {"BFloat16": ("bfloat16", 2), "Float16": ("float16", 2)}
 _ALU = re.compile(r"(P?LOP3|[IF]SETP|F?SEL|SHF|PRMT|VIADD|IADD3?|LEA|[RP]2[PR]|F2FP|MOV)\b")
 _MULTIPLY = re.compile(r"IMAD(?!\.(MOV|SHL|IADD|U32 R\d+, RZ, RZ))")
 
@@ -71,16 +70,16 @@ class Instruction:
 
 def cuobjdump(*arguments: str) -> str:
     """What the tool prints. It asks nvdisasm for instructions."""
-    folders = [os.environ.get("PATH", "")]
-    folders += [os.path.join(home, "bin") for home in [os.environ.get("CUDA_HOME", "")] if home]
+    folders = [os.environ.get("PATH", ""), os.path.join(os.environ.get("CUDA_HOME", ""), "bin")]
     folders += [str(folder) for entry in sys.path for folder in Path(entry).glob("nvidia/*/bin")]
     path = os.pathsep.join(folders)
     for tool in ("cuobjdump", "nvdisasm"):
         if shutil.which(tool, path=path) is None:
             raise SystemExit(f"{tool} was not found: it is part of the CUDA toolkit (CUDA_HOME)")
-    command = [shutil.which("cuobjdump", path=path) or "", *arguments]
-    environment = os.environ | {"PATH": path}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(
+        [shutil.which("cuobjdump", path=path) or "", *arguments],
+        capture_output=True, text=True, check=False, env=os.environ | {"PATH": path},
+    )  # fmt: skip
     if done.returncode:
         raise SystemExit(f"cuobjdump failed: {done.stderr.strip()}")
     return done.stdout
@@ -96,53 +95,36 @@ def _instructions(code: str) -> list[Instruction]:
     return [Instruction(int(at, 16), bool(guard), text) for at, guard, text in lines]
 
 
-def _blocks(code: Sequence[Instruction]) -> tuple[list[list[Instruction]], dict[int, list[int]]]:
-    """Basic blocks in the order of their addresses, and which may follow which."""
-    starts = {code[0].address} | {i.target for i in code if i.target is not None}
-    starts |= {
-        after.address
-        for before, after in itertools.pairwise(code)
-        if re.match("BRA|EXIT|RET", before.text)
-    }
+def _loop(code: Sequence[Instruction], store: str) -> list[Instruction] | None:
+    """The shortest way from the head of a loop to its end by a whole access of this kind."""
+    jumps = re.compile("BRA|EXIT|RET")
+    starts = {code[0].address, *(i.target for i in code if i.target is not None)}
+    pairs = itertools.pairwise(code)
+    starts |= {after.address for before, after in pairs if jumps.match(before.text)}
     blocks: list[list[Instruction]] = []
     for instruction in code:
         if instruction.address in starts:
             blocks.append([])
         blocks[-1].append(instruction)
     index = {block[0].address: k for k, block in enumerate(blocks)}
-    follows: dict[int, list[int]] = {}
+    graph = networkx.DiGraph()
     for k, block in enumerate(blocks):
         last = block[-1]
-        goes_on = last.guarded or ", " in last.text or not re.match("BRA|EXIT|RET", last.text)
-        follows[k] = [k + 1] if goes_on and k + 1 < len(blocks) else []
-        if last.target is not None:
-            follows[k].append(index[last.target])
-    return blocks, follows
-
-
-def _loop(code: Sequence[Instruction], store: str) -> list[Instruction] | None:
-    """The shortest way from the head of a loop to its end by a whole access of this kind."""
-    blocks, follows = _blocks(code)
-    best: list[Instruction] | None = None
-    heads = {(after, k) for k in follows for after in follows[k] if after <= k}
-    for head, end in heads:
-        start: tuple[int, int, bool, tuple[int, ...]] = (len(blocks[head]), head, False, (head,))
-        waiting, seen = [start], set()
-        while waiting:
-            length, k, stored, way = heapq.heappop(waiting)
-            stored = stored or any(re.match(store, i.text) and not i.guarded for i in blocks[k])
-            if (k, stored) in seen:
-                continue
-            seen.add((k, stored))
-            if k == end:
-                if stored and (best is None or length < len(best)):
-                    best = [i for part in way for i in blocks[part]]
-                continue
-            for after in follows[k]:
-                if after != head:
-                    step = (length + len(blocks[after]), after, stored, (*way, after))
-                    heapq.heappush(waiting, step)
-    return best
+        goes_on = last.guarded or ", " in last.text or not jumps.match(last.text)
+        after = [k + 1] if goes_on and k + 1 < len(blocks) else []
+        after += [] if last.target is None else [index[last.target]]
+        graph.add_edges_from(((k, other) for other in after), weight=len(block))
+    ways = []
+    for end, head in [edge for edge in graph.edges if edge[1] <= edge[0]]:
+        body = graph.copy()
+        body.remove_edges_from(list(graph.in_edges(head)))
+        for k, block in enumerate(blocks):
+            whole = any(re.match(store, i.text) and not i.guarded for i in block)
+            if whole and networkx.has_path(body, head, k) and networkx.has_path(body, k, end):
+                first = networkx.shortest_path(body, head, k, weight="weight")
+                second = networkx.shortest_path(body, k, end, weight="weight")
+                ways.append([i for part in (*first, *second[1:]) for i in blocks[part]])
+    return min(ways, key=len, default=None)
 
 
 def _access(size: int) -> str:
@@ -171,16 +153,9 @@ def _kernel(name: str, code: str, resources: str) -> Kernel | None:
             elements = width * len(stores)
             alu, multiply = (sum(bool(k.match(i.text)) for i in way) for k in (_ALU, _MULTIPLY))
             counts = [count / elements for count in (len(way), alu, multiply)]
-    return Kernel(
-        found["loop"],
-        found["rule"],
-        dtype,
-        width,
-        None if found["single"] is None else found["single"] == "1",
-        registers,
-        stack + local,
-        *(counts or (None, None, None)),
-    )
+    single = None if found["single"] is None else found["single"] == "1"
+    place = (found["loop"], found["rule"], dtype, width, single)
+    return Kernel(*place, registers, stack + local, *(counts or (None, None, None)))
 
 
 def kernels(library: Path, arch: str) -> list[Kernel]:
@@ -189,44 +164,24 @@ def kernels(library: Path, arch: str) -> list[Kernel]:
     codes = _functions(cuobjdump("-sass", *options), r"Function : (\S+)")
     resources = _functions(cuobjdump("-res-usage", *options), r"Function (\S+):")
     found = [_kernel(name, code, resources[name]) for name, code in codes.items()]
-    order = ("loop", "rule", "dtype", "single_row", "width")
-    return sorted(
-        (kernel for kernel in found if kernel is not None),
-        key=lambda kernel: [str(getattr(kernel, name)) for name in order],
-    )
-
-
-def _table(found: Sequence[Kernel]) -> list[str]:
-    head = ["loop", "rule", "dtype", "width", "rows", "registers", "local"]
-    rows = [[*head, "instructions", "ALU", "multiply"]]
-    for kernel in found:
-        single = {None: "", True: "one", False: "many"}[kernel.single_row]
-        per_element = (kernel.instructions, kernel.alu, kernel.multiplications)
-        rows.append(
-            [
-                *(kernel.loop, kernel.rule, kernel.dtype, str(kernel.width), single),
-                *(str(kernel.registers), f"{kernel.local_bytes} B"),
-                *("" if count is None else f"{count:.1f}" for count in per_element),
-            ]
-        )
-    return align(rows)
+    return sorted(filter(None, found), key=lambda k: (*map(str, astuple(k)[:3]), str(k.single_row)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, writes the figures."""
-    options = argparse.ArgumentParser(prog="python -m bench.machine_code", description=__doc__)
+    options = argparse.ArgumentParser(prog="python -m bench.gpu.machine_code", description=__doc__)
     options.add_argument("--arch", default="sm_90")
     options.add_argument("--json", type=Path, metavar="FILE")
     chosen = options.parse_args(arguments)
     build = dropout_ext.build_info()
     if build["cuda"] is None:
         raise SystemExit("dropout_ext was built without CUDA")
-    found = kernels(Path(dropout_ext._C.__file__), chosen.arch)
+    found = [asdict(kernel) for kernel in kernels(Path(dropout_ext._C.__file__), chosen.arch)]
     print(f"{chosen.arch}, CUDA {build['cuda']}; instructions of a thread per element")
-    print("\n".join(_table(found)))
+    print("\n".join(text(as_frame(found).round(1).astype(object).fillna(""))))
     if chosen.json:
-        content = {"schema": SCHEMA, "arch": chosen.arch, "build": build}
-        write_json(chosen.json, content | {"kernels": [asdict(kernel) for kernel in found]})
+        content = {"schema": SCHEMA, "arch": chosen.arch, "build": build, "kernels": found}
+        chosen.json.write_text(to_json(content))
     return 0
 
 

@@ -1,0 +1,141 @@
+"""``python -m bench.publish``: rewrites the published tables from ``bench/results/*.json``.
+
+A table stands in README.md or docs/*.md between ``<!-- table: NAME -->`` and ``<!-- /table -->``.
+``--check`` changes nothing, prints the names of the tables that differ, and returns 1 if any does.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+import pandas as pd
+
+from bench import structured, transformer
+from bench.candidates import BASELINE, OURS
+from bench.cases import format_size
+from bench.extension import CHECKOUT
+from bench.report import SCHEMA
+from bench.tables import as_frame, layout_table, markdown, ratio, saved_table, seconds
+from bench.training.summary import score_table
+
+_REGION = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+_RESULTS = ("cpu", "structured", "transformer", "training")
+
+
+@cache
+def results(name: str) -> dict[str, Any]:
+    """The committed results of this name."""
+    content: dict[str, Any] = json.loads(
+        (CHECKOUT / "bench" / "results" / f"{name}.json").read_text()
+    )
+    if content["schema"] != SCHEMA:
+        raise SystemExit(f"{name}.json: schema must be {SCHEMA}, got {content['schema']}")
+    return content
+
+
+def _ours(**labels: Any) -> list[dict[str, Any]]:
+    """Our records of the speed section with these labels."""
+    wanted = {"candidate": OURS, "section": "speed", **labels}
+    return [r for r in results("cpu")["records"] if wanted.items() <= r.items()]
+
+
+def _headline() -> Iterator[dict[str, str]]:
+    """The default training call, and in place forward beside it."""
+    for dtype in ("float32", "bfloat16"):
+        for r in _ours(mode="forward_backward", dtype=dtype):
+            if r["numel"] < 1 << 16:
+                continue
+            (in_place,) = _ours(mode="inplace", dtype=dtype, numel=r["numel"])
+            yield {
+                "dtype": dtype,
+                "elements": format_size(r["numel"]),
+                f"{OURS}, forward + backward": seconds(r["seconds"]),
+                BASELINE: seconds(r["seconds"] * r["speed_up"]),
+                "speed-up": ratio(r["speed_up"]),
+                "time over torch.mul": ratio(r["time_over_mul"]),
+                f"{OURS}, forward in place": seconds(in_place["seconds"]),
+                "speed-up in place": ratio(in_place["speed_up"]),
+            }
+
+
+def _small() -> Iterator[dict[str, str]]:
+    """What a call costs where there is next to nothing to do."""
+    modes = {"forward": "forward", "forward_grad": "gradient wanted"}
+    modes["forward_backward"] = "forward + backward"
+    for first in _ours(mode="forward", dtype="float32"):
+        if first["numel"] <= 1024:
+            row = {"elements": format_size(first["numel"])}
+            for mode, words in modes.items():
+                (r,) = _ours(mode=mode, dtype="float32", numel=first["numel"])
+                row[f"{OURS}, {words}"] = seconds(r["seconds"])
+                row[f"time over {BASELINE}, {words}"] = ratio(1 / r["speed_up"])
+            yield row
+
+
+def _machine() -> Iterator[dict[str, str]]:
+    """What the results were measured on."""
+    for name in _RESULTS:
+        facts = results(name)["facts"]
+        yield {
+            "results": f"`bench/results/{name}.json`",
+            "CPU": f"{facts['cpu']}, {facts['cpu_caches']}",
+            "SIMD path": facts["dropout_ext"]["cpu_path"],
+            "threads": str(facts["threads"]),
+            "torch": facts["torch"],
+            "date": facts["date"],
+            "command": f"`{facts['command']}`",
+        }
+
+
+def _layouts() -> pd.DataFrame:
+    frame: pd.DataFrame = layout_table(results("cpu")["records"])
+    return frame.loc[frame["candidate"].isin((OURS, BASELINE))]
+
+
+TABLES: dict[str, Callable[[], pd.DataFrame]] = {
+    "headline": lambda: as_frame(_headline()),
+    "small": lambda: as_frame(_small()),
+    "layouts": _layouts,
+    "saved": lambda: saved_table(results("cpu")["saved"]),
+    "structured": lambda: structured.table(results("structured")["records"]),
+    "transformer": lambda: transformer.table(results("transformer")["records"]),
+    "training": lambda: score_table(as_frame(results("training")["records"])),
+    "machine": lambda: as_frame(_machine()),
+}
+
+
+def renew(page: str) -> str:
+    """The page with its tables made anew."""
+
+    def table(region: re.Match[str]) -> str:
+        head, name, end = region.groups()
+        if name not in TABLES:
+            raise SystemExit(f"table {name!r} is unknown; there are {', '.join(TABLES)}")
+        return head + "\n".join([*markdown(TABLES[name]()), end])
+
+    return _REGION.sub(table, page)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 1 if ``--check`` finds a table that differs."""
+    options = argparse.ArgumentParser(prog="python -m bench.publish", description=__doc__)
+    options.add_argument("--check", action="store_true", help="change nothing")
+    chosen = options.parse_args(arguments)
+    status = 0
+    for file in (CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))):
+        page = file.read_text()
+        for region in _REGION.finditer(page):
+            if renew(region[0]) != region[0]:
+                print(f"{file.relative_to(CHECKOUT)}: {region[2]}")
+                status = int(chosen.check)
+        if not chosen.check:
+            file.write_text(renew(page))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""``python -m bench.transformer``: what dropout costs in a transformer's training step.
+
+A post-norm encoder whose three dropouts per layer, and that of attention, are exchanged. The step:
+forward, mean squared error, backward, AdamW.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from bench.candidates import BASELINE, OURS, allow_recompilation, hand_written, triton_dropout
+from bench.cases import DTYPES
+from bench.extension import dropout_ext
+from bench.report import Report, add_options
+from bench.runner import Job, Record, measure
+from bench.saved import saved_tensors
+from bench.tables import as_frame, ratio, speed, text
+from bench.timing import Budget, Run
+
+WITHOUT, CONVERTED = "no dropout", "convert_dropout"
+NOT_AT_ALL = f"{WITHOUT}, attention neither"
+
+
+@dataclass(frozen=True)
+class Task:
+    """The model, its input, and its probabilities to drop."""
+
+    layers: int = 1
+    batch: int = 16
+    sequence: int = 128
+    width: int = 256
+    heads: int = 8
+    feedforward: int = 1024
+    dtype: str = "float32"
+    p: float = 0.1
+    attention_p: float = 0.1
+
+
+DEFAULTS = {
+    "cpu": Task(),
+    "cuda": Task(layers=12, batch=16, sequence=512, width=1024, heads=16, feedforward=4096),
+}
+
+
+class _Function(nn.Module):
+    """A dropout that is a function of (x, p), made a module."""
+
+    def __init__(self, function: Callable[[Tensor, float], Tensor], p: float) -> None:
+        super().__init__()
+        self.function, self.p = function, p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, self.p)
+
+
+def peers(device: str) -> dict[str, Callable[[float], nn.Module]]:
+    """What stands in the place of the three dropouts, by name."""
+    found: dict[str, Callable[[float], nn.Module]] = {
+        WITHOUT: lambda p: nn.Identity(),
+        BASELINE: nn.Dropout,
+        OURS: dropout_ext.Dropout,
+        "hand-written": lambda p: _Function(hand_written, p),
+        CONVERTED: nn.Dropout,
+        NOT_AT_ALL: lambda p: nn.Identity(),
+    }
+    triton = triton_dropout(device)
+    return found | {"triton seeded": lambda p: _Function(triton, p)} if triton else found
+
+
+def encoder(task: Task, device: str, name: str) -> nn.TransformerEncoder:
+    """In training mode; the dropout of attention is torch's unless the name says otherwise."""
+    torch.manual_seed(0)
+    attention_p = 0.0 if name == NOT_AT_ALL else task.attention_p
+    layer = nn.TransformerEncoderLayer(
+        task.width, task.heads, task.feedforward, attention_p, batch_first=True
+    )
+    for place in ("dropout", "dropout1", "dropout2"):
+        setattr(layer, place, peers(device)[name](task.p))
+    model = nn.TransformerEncoder(layer, task.layers, enable_nested_tensor=False)
+    if name == CONVERTED:
+        dropout_ext.convert_dropout(model)
+    return model.to(device=device, dtype=DTYPES[task.dtype]).train()
+
+
+def _job(task: Task, device: str, name: str, compiled: bool) -> Job:
+    """The training step, and as labels what it keeps for backward and its peak of memory."""
+    labels: Record = {"candidate": name, "layers": task.layers, "compiled": compiled}
+
+    def make() -> Run:
+        model = encoder(task, device, name)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+        size, dtype = (task.batch, task.sequence, task.width), DTYPES[task.dtype]
+        # As the output of an embedding would, the input wants a gradient: all layers are alike.
+        x = torch.randn(size, device=device, dtype=dtype, requires_grad=True)
+        target = torch.randn(size, device=device, dtype=dtype)
+        for layer in model.layers if compiled else ():
+            layer.compile()
+
+        def loss(x: Tensor) -> Tensor:
+            return nn.functional.mse_loss(model(x), target)
+
+        def step(calls: int) -> None:
+            for _ in range(calls):
+                loss(x).backward()
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                x.grad = None
+
+        step(2)  # so that what has to be compiled is
+        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        kept = [tensor.untyped_storage() for tensor in saved_tensors(loss, x)[1]]
+        labels["saved_bytes"] = sum(s.nbytes() for s in kept if s.data_ptr() not in own)
+        labels["peak_bytes"] = _peak_bytes(step) if x.is_cuda else None
+        return step
+
+    return Job(labels, make)
+
+
+def _peak_bytes(step: Run) -> int:
+    """The most CUDA memory in a step beyond what lies there between steps."""
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step(1)
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _add_shares(records: list[dict[str, Any]], task: Task) -> None:
+    """Adds tokens per second, and the part of the step that the three dropouts take."""
+    without = {r["compiled"]: r["seconds"] for r in records if r["candidate"] == WITHOUT}
+    for record in records:
+        least = without.get(record["compiled"])
+        record["tokens_per_s"] = task.batch * task.sequence / record["seconds"]
+        record["dropout_share"] = 1 - least / record["seconds"] if least else None
+
+
+def table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """One line per dropout."""
+    return as_frame(
+        {
+            "layers": str(r["layers"]) + ", compiled" * r["compiled"],
+            "dropout": r["candidate"],
+            "step": speed(r),
+            "tokens/s": f"{r['tokens_per_s']:,.0f}",
+            "speed-up": ratio(r["speed_up"]),
+            "share of dropout": "-" if r["dropout_share"] is None else f"{r['dropout_share']:.1%}",
+            "saved for backward": f"{r['saved_bytes'] / 2**20:,.1f} MiB",
+            "peak": f"{r['peak_bytes'] / 2**20:,.1f} MiB" if r["peak_bytes"] else "-",
+        }
+        for r in records
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures, prints the table, writes the figures."""
+    options = argparse.ArgumentParser(prog="python -m bench.transformer", description=__doc__)
+    add_options(options)
+    for name, value in asdict(Task()).items():
+        flag, choices = f"--{name.replace('_', '-')}", tuple(DTYPES) if name == "dtype" else None
+        options.add_argument(flag, type=type(value), choices=choices, help=f"on the CPU {value}")
+    options.add_argument("--compiled", action="store_true", help="also with each layer compiled")
+    options.add_argument("--seconds", type=float, default=2.0, help="seconds for each dropout")
+    chosen = options.parse_args(arguments)
+    if chosen.attention_p is None:
+        chosen.attention_p = chosen.p
+    given = {name: getattr(chosen, name) for name in asdict(Task())}
+    task = replace(DEFAULTS[chosen.device], **{k: v for k, v in given.items() if v is not None})
+    report = Report("bench.transformer", chosen)
+    report.task = asdict(task)
+    print(f"{task}: forward, loss, backward, AdamW\n")
+    allow_recompilation()
+    for compiled in (False, True)[: 1 + chosen.compiled]:
+        jobs = [_job(task, chosen.device, name, compiled) for name in peers(chosen.device)]
+        measure(jobs, chosen.device, Budget(chosen.seconds), report)
+    _add_shares(report.records, task)
+    report.finish(text(table(report.records)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

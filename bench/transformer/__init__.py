@@ -1,1 +1,0 @@
-"""The training step of a transformer encoder with each dropout in its place."""
