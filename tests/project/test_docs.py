@@ -7,6 +7,7 @@ promise without a test; a command whose module moved; an API page that its docst
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import runpy
 from collections import Counter
@@ -109,6 +110,7 @@ def test_index_lists_every_page() -> None:
     assert {page.name for page in DOCS.glob("*.md")} - {"README.md"} <= linked
 
 
+@functools.cache
 def names_of_tests(path: Path) -> set[str]:
     return {
         node.name
