@@ -21,16 +21,9 @@ MODES = {
     "inplace": "forward, written over its input",
 }
 
-LAYOUTS = {
-    "contiguous": "one dense row",
-    "channels_last": "(N, 64, 32, 32) stored with the channels last",
-    "transposed": "(1024, N) stored column by column",
-    "sliced": "rows of 1024 out of rows of 1032",
-    "misaligned": "dense, starting one element after an aligned address",
-}
+LAYOUTS = ("contiguous", "channels_last", "transposed", "sliced", "misaligned")
 
-LAYOUT_MULTIPLE = 64 * 32 * 32
-"""Numbers of elements that every layout has a shape for are multiples of this."""
+LAYOUT_MULTIPLE = 64 * 32 * 32  # elements; every layout has a shape for multiples of it
 
 _SUFFIXES = {"G": 1 << 30, "M": 1 << 20, "K": 1 << 10}
 
@@ -66,7 +59,11 @@ def format_size(numel: int) -> str:
 
 
 def arrange(flat: Tensor, layout: str) -> Tensor:
-    """The values of a flat tensor in fresh memory, strided as `layout` names it."""
+    """The values of a flat tensor in fresh memory, strided as `layout` names it.
+
+    Channels last are (N, 64, 32, 32); sliced, rows of 1024 out of rows of 1032; misaligned, dense
+    from one element after an aligned address.
+    """
     if layout == "contiguous":
         return flat.clone()
     if layout == "channels_last":
@@ -76,6 +73,4 @@ def arrange(flat: Tensor, layout: str) -> Tensor:
     if layout == "sliced":
         rows = flat.view(-1, 1024)
         return rows.new_empty(rows.size(0), 1032)[:, :1024].copy_(rows)
-    if layout == "misaligned":
-        return flat.new_empty(flat.numel() + 1)[1:].copy_(flat)
-    raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+    return flat.new_empty(flat.numel() + 1)[1:].copy_(flat)

@@ -1,5 +1,6 @@
 """Elementwise dropout over sizes, dtypes, modes and layouts."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
@@ -11,18 +12,14 @@ from tqdm import tqdm
 from bench.candidates import BASELINE, COPY, MUL, OURS, make_run
 from bench.cases import LAYOUT_MULTIPLE, LAYOUTS, Case, format_size
 from bench.extension import dropout_ext
-from bench.gpu import graphs
-from bench.loops import Buffers
+from bench.loops import Buffers, capture
 from bench.options import Plan
 from bench.report import Report
 from bench.runner import Job, measure
 from bench.saved import saved_records
 
-_SAVED_AT = 1 << 20
-"""Elements at which the bytes saved for backward are counted."""
-
-_FORWARD_GRAD_LIMIT = 4096
-"""Wanting a gradient costs a constant; above this many elements it is no longer measured."""
+_FORWARD_GRAD_LIMIT = 1 << 12  # wanting a gradient costs a constant; not measured above this size
+_REPLAY_LIMIT = 1 << 20  # above this size a kernel is longer than its launch
 
 
 def _groups(plan: Plan) -> Iterator[list[Case]]:
@@ -50,10 +47,10 @@ def _jobs(case: Case, candidates: tuple[str, ...]) -> Iterator[Job]:
         labels = {"candidate": name, **asdict(case), "cpu_path": path}
         make = partial(make_run, name, case, buffers)
         yield Job(labels, make, buffers.refresh, count)
-        if case.device == "cuda" and case.numel <= graphs.LARGEST:
-            unit = graphs.unit(count)
-            capture = partial(lambda make, unit: graphs.capture(make(), unit), make, unit)
-            yield Job(labels, capture, buffers.refresh, count, unit, "graph replay")
+        if case.device == "cuda" and case.numel <= _REPLAY_LIMIT:
+            unit = count * math.ceil(32 / count)  # whole turns of the rotated buffers
+            replay = partial(lambda make, unit: capture(make(), unit), make, unit)
+            yield Job(labels, replay, buffers.refresh, count, unit, "graph replay")
 
 
 def carry_out(plan: Plan, report: Report) -> None:
@@ -62,7 +59,7 @@ def carry_out(plan: Plan, report: Report) -> None:
         torch.cuda.set_stream(torch.cuda.Stream())  # type: ignore[no-untyped-call, unused-ignore]
     if "saved" in plan.sections:
         p = plan.probabilities[0]
-        report.saved += saved_records(plan.dtypes, _SAVED_AT, p, plan.device)
+        report.saved += saved_records(plan.dtypes, 1 << 20, p, plan.device)
     progress = tqdm(list(_groups(plan)), unit="case", leave=False, disable=None)
     for group in progress:
         case = group[0]

@@ -12,13 +12,7 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 """The folder that holds ``bench`` (never printed: outputs carry no paths)."""
 
-
-def _built_in_place() -> bool:
-    compiled = (CHECKOUT / "dropout_ext").glob("_C*")
-    return any(file.name.endswith(tuple(EXTENSION_SUFFIXES)) for file in compiled)
-
-
-if not _built_in_place():
+if not any((CHECKOUT / "dropout_ext" / f"_C{suffix}").exists() for suffix in EXTENSION_SUFFIXES):
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != CHECKOUT]
 
 try:

@@ -5,7 +5,6 @@ import os
 import platform
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,8 @@ def _caches() -> str:
 
 def _gpu() -> dict[str, Any]:
     gpu = torch.cuda.get_device_properties("cuda")
-    return {
-        "name": gpu.name,
-        "capability": f"{gpu.major}.{gpu.minor}",
-        "multiprocessors": gpu.multi_processor_count,
-        "l2_bytes": gpu.L2_cache_size,
-        "memory_bytes": gpu.total_memory,
-        "cuda_runtime": torch.version.cuda,
-    }
+    names = ("name", "major", "minor", "multi_processor_count", "L2_cache_size", "total_memory")
+    return {name: getattr(gpu, name) for name in names} | {"cuda": torch.version.cuda}
 
 
 def facts(device: str, module: str) -> dict[str, Any]:
@@ -58,7 +51,7 @@ def facts(device: str, module: str) -> dict[str, Any]:
 def describe(found: dict[str, Any]) -> list[str]:
     """The facts in a few lines for the head of a report."""
     build = found["dropout_ext"]
-    gpu = [f"GPU  {', '.join(map(str, found['gpu'].values()))}"] if found["gpu"] else []
+    gpu = [f"GPU  {found['gpu']}"] if found["gpu"] else []
     return [
         f"{found['command']}   ({found['date']})",
         f"CPU  {found['cpu']}, {found['cpu_count']} cores, {found['threads']} threads; "
@@ -70,20 +63,8 @@ def describe(found: dict[str, Any]) -> list[str]:
     ]
 
 
-class Load:
-    """How much of the CPU other processes use: a parallel loop waits for a shared core."""
-
-    def __init__(self) -> None:
-        self._start = self._read()
-
-    @staticmethod
-    def _read() -> tuple[float, float]:
-        """Seconds that all cores could have worked, and that others did."""
-        cpu, own = psutil.cpu_times(), psutil.Process().cpu_times()
-        used = own.user + own.system + own.children_user + own.children_system
-        return time.monotonic() * (psutil.cpu_count() or 1), cpu.user + cpu.system - used
-
-    def of_others(self) -> float:
-        """Share of all cores' time that went to other processes since the start, 0 to 1."""
-        (then, foreign_then), (now, foreign_now) = self._start, self._read()
-        return round(min(1.0, max(0.0, (foreign_now - foreign_then) / (now - then))), 3)
+def seconds_of_others() -> float:
+    """Seconds since boot that all cores worked for other processes: others disturb a timing."""
+    cpu, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    used = own.user + own.system + own.children_user + own.children_system
+    return float(cpu.user + cpu.system - used)

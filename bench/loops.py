@@ -17,17 +17,16 @@ from bench.timing import Run
 
 Operation = Callable[[Tensor], Tensor]
 
-_MOST_BUFFERS = 64
-"""Tensors so small that more would be needed are bound by the launch, not by memory."""
-
 
 def _rotation(case: Case) -> int:
-    """How many buffers to rotate: 1 on the CPU (warm caches), four times the L2 cache on CUDA."""
+    """How many buffers to rotate: 1 on the CPU (warm caches), four times the L2 cache on CUDA.
+
+    Tensors so small that more than 64 would be needed are bound by the launch, not by memory.
+    """
     if case.device != "cuda":
         return 1
     cache = torch.cuda.get_device_properties("cuda").L2_cache_size
-    operands = 2 * case.numel * DTYPES[case.dtype].itemsize
-    return max(1, min(_MOST_BUFFERS, math.ceil(4 * cache / operands)))
+    return max(1, min(64, math.ceil(2 * cache / (case.numel * DTYPES[case.dtype].itemsize))))
 
 
 class Buffers:
@@ -83,3 +82,23 @@ def loop(operation: Operation, mode: str, inputs: list[Tensor], gradients: list[
             keep(grad(y, x, gradient, retain_graph=True))
 
     return backward
+
+
+def capture(run: Run | None, calls: int) -> Run | None:
+    """The loop that replays so many calls at a time in a CUDA graph: no launches.
+
+    The current stream must not be the default one, which cannot be captured, nor may the inputs
+    have been used on it: autograd sends a gradient to the stream of its forward pass.
+    """
+    if run is None:
+        return None
+    run(1)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
+        run(calls)
+
+    def replay(count: int) -> None:
+        for _ in range(count // calls):
+            graph.replay()
+
+    return replay

@@ -12,12 +12,9 @@ from bench.timing import Budget
 
 SECTIONS = ("speed", "layouts", "saved")
 
-_SMALLEST_LAYOUT = 1 << 20
-"""Elements from which layouts are compared; on smaller tensors calling hides what they cost."""
-
 
 def words(text: str) -> tuple[str, ...]:
-    """From a line of them."""
+    """Words, from a line of them."""
     return tuple(text.split())
 
 
@@ -37,7 +34,7 @@ class Plan:
     layout_modes: tuple[str, ...]
     budget: Budget
     dtypes: tuple[str, ...] = tuple(DTYPES)
-    candidates: tuple[str, ...] = tuple(CANDIDATES)
+    candidates: tuple[str, ...] = CANDIDATES
     sections: tuple[str, ...] = SECTIONS
     probabilities: tuple[float, ...] = (0.1,)
 
@@ -47,48 +44,31 @@ _EAGER = tuple(name for name in CANDIDATES if not name.startswith("compiled"))
 
 PRESETS = {
     ("cpu", False): Plan(
-        "cpu",
-        sizes("1 16 256 4K 64K 256K 1M 4M 16M 64M"),
+        "cpu", sizes("1 16 256 4K 64K 256K 1M 4M 16M 64M"),
         words("forward forward_grad forward_backward inplace"),
-        sizes("1M 4M"),
-        words("forward forward_backward inplace"),
+        sizes("1M 4M"), words("forward forward_backward inplace"),
         Budget(trial_seconds=0.1, sample_seconds=1e-3, min_samples=3),
     ),
     ("cpu", True): Plan(
-        "cpu",
-        sizes("1 1K 64K 1M 4M"),
-        words("forward forward_backward inplace"),
-        sizes("1M"),
-        words("forward forward_backward"),
+        "cpu", sizes("1 1K 64K 1M 4M"), words("forward forward_backward inplace"),
+        sizes("1M"), words("forward forward_backward"),
         Budget(trial_seconds=0.03, sample_seconds=5e-4, min_samples=3, max_samples=21),
-        words("float32 bfloat16"),
-        _EAGER,
+        dtypes=("float32", "bfloat16"), candidates=_EAGER,
     ),
     ("cuda", False): Plan(
-        "cuda",
-        sizes("1 1K 16K 64K 1M 4M 16M 64M 256M"),
+        "cuda", sizes("1 1K 16K 64K 1M 4M 16M 64M 256M"),
         words("forward forward_grad backward forward_backward inplace"),
-        sizes("4M 64M"),
-        words("forward backward inplace"),
+        sizes("4M 64M"), words("forward backward inplace"),
         Budget(trial_seconds=0.1, sample_seconds=5e-3, min_samples=5),
     ),
     ("cuda", True): Plan(
-        "cuda",
-        sizes("1K 64K 1M 16M 64M"),
-        words("forward backward forward_backward inplace"),
-        sizes("64M"),
-        words("forward backward"),
+        "cuda", sizes("1K 64K 1M 16M 64M"), words("forward backward forward_backward inplace"),
+        sizes("64M"), words("forward backward"),
         Budget(trial_seconds=0.02, sample_seconds=2e-3, min_samples=5, max_samples=21),
         candidates=_EAGER,
     ),
-}
+}  # fmt: skip
 """What is measured unless the command line says otherwise; by device and ``--quick``."""
-
-
-def _probability(text: str) -> float:
-    if not 0 < float(text) < 1:
-        raise argparse.ArgumentTypeError(f"p must be above 0 and below 1, got {text}")
-    return float(text)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -107,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     for name, choices in (("dtypes", DTYPES), ("modes", MODES), ("candidates", CANDIDATES)):
         kind = name[:-1].upper()
         add(f"--{name}", nargs="+", choices=tuple(choices), metavar=kind, help=", ".join(choices))
-    add("--p", nargs="+", type=_probability, default=[0.1], help="drop probabilities")
+    add("--p", nargs="+", type=float, default=[0.1], help="drop probabilities")
     add("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
     add("--seconds", type=float, help="seconds for each candidate in each case")
     add("--check-thresholds", action="store_true", help="judge; on the CPU on a grid of its own")
@@ -117,6 +97,8 @@ def parser() -> argparse.ArgumentParser:
 
 def plan(chosen: argparse.Namespace) -> Plan:
     """The preset for the device, with what the command line says in its place."""
+    if not all(0 < p < 1 for p in chosen.p):
+        raise SystemExit(f"--p must be above 0 and below 1, got {chosen.p}")
     preset = PRESETS[chosen.device, chosen.quick]
     names = ("sizes", "dtypes", "modes", "candidates", "layout_sizes", "sections")
     given: dict[str, Any] = {
@@ -124,9 +106,8 @@ def plan(chosen: argparse.Namespace) -> Plan:
     }
     if chosen.modes:
         given["layout_modes"] = given["modes"]
-    if chosen.sizes:
-        large = tuple(size for size in chosen.sizes if size >= _SMALLEST_LAYOUT)
-        given.setdefault("layout_sizes", large)
+    if chosen.sizes:  # on smaller tensors calling hides what a layout costs
+        given.setdefault("layout_sizes", tuple(size for size in chosen.sizes if size >= 1 << 20))
     budget = preset.budget
     if chosen.seconds:
         sample = min(budget.sample_seconds, chosen.seconds / budget.min_samples)

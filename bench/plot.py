@@ -11,30 +11,24 @@ import pandas as pd
 from matplotlib import pyplot
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import EngFormatter
 
-from bench.candidates import CEILINGS
+from bench.candidates import BASELINE, COPY, MUL, OURS
 from bench.cases import MODES, format_size
 
 STYLES: dict[str, tuple[str, str, str]] = {
-    "dropout_ext": ("#d55e00", "-", "o"),
-    "nn.Dropout": ("#0072b2", "-", "s"),
+    OURS: ("#d55e00", "-", "o"),
+    BASELINE: ("#0072b2", "-", "s"),
     "compiled nn.Dropout": ("#56b4e9", "-", "^"),
     "hand-written": ("#cc79a7", "-", "D"),
     "compiled hand-written": ("#e69f00", "-", "P"),
-    "triton seeded": ("#009e73", "-", "v"),
-    "torch.mul": ("#444444", "--", ""),
-    "copy_": ("#444444", ":", ""),
+    MUL: ("#444444", "--", ""),
+    COPY: ("#444444", ":", ""),
 }
 """Colour (told apart by colour-blind readers too), line and marker of each candidate."""
 
-_TITLES = {
-    "forward": "forward",
-    "forward_grad": "forward, gradient wanted",
-    "forward_backward": "forward + backward",
-    "backward": "backward",
-    "inplace": "forward, in place",
-}
+_TITLES = {"forward_grad": "forward, gradient wanted", "forward_backward": "forward + backward"}
+_TITLES["inplace"] = "forward, in place"
 
 
 def _draw(axes: Axes, panel: pd.DataFrame) -> None:
@@ -43,7 +37,7 @@ def _draw(axes: Axes, panel: pd.DataFrame) -> None:
         if own.empty:
             continue
         n = own["numel"]
-        label = f"{name} (ceiling)" if name in CEILINGS else name
+        label = f"{name} (ceiling)" if name in (MUL, COPY) else name
         axes.plot(
             n, n / own["seconds"], line,
             color=colour, marker=marker, markersize=4, linewidth=1.6, label=label,
@@ -52,11 +46,10 @@ def _draw(axes: Axes, panel: pd.DataFrame) -> None:
         axes.fill_between(n, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(sorted(set(panel["numel"]))))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda size, _: format_size(round(size))))
+    shown = sorted(set(panel["numel"]))
+    axes.set_xticks(shown, map(format_size, shown), rotation=45)
+    axes.minorticks_off()
     axes.yaxis.set_major_formatter(EngFormatter())
-    axes.tick_params(axis="x", labelrotation=45)
     axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
 
@@ -78,7 +71,10 @@ def plot(frame: pd.DataFrame, facts: dict[str, Any], file: Path) -> None:
     for row, dtype in zip(grid, dtypes, strict=True):
         for axes, mode in zip(row, modes, strict=True):
             _draw(axes, shown[(shown["dtype"] == dtype) & (shown["mode"] == mode)])
-            axes.set_title(f"{_TITLES[mode]}, {dtype}", fontsize=10)
+            axes.set_title(
+                f"{_TITLES.get(mode, mode)}, {dtype}",
+                fontsize=10,
+            )
             labels.update(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
         row[0].set_ylabel("elements / s")
     for axes in grid[-1]:

@@ -18,27 +18,26 @@ from bench import structured, transformer
 from bench.candidates import BASELINE, OURS
 from bench.cases import format_size
 from bench.extension import CHECKOUT
+from bench.options import sizes
 from bench.report import SCHEMA
 from bench.tables import as_frame, layout_table, markdown, ratio, saved_table, seconds
 from bench.training.summary import score_table
 
 _REGION = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- /table -->)", re.DOTALL)
-_RESULTS = ("cpu", "structured", "transformer", "training")
 
 
 @cache
 def results(name: str) -> dict[str, Any]:
     """The committed results of this name."""
-    content: dict[str, Any] = json.loads(
-        (CHECKOUT / "bench" / "results" / f"{name}.json").read_text()
-    )
+    file = CHECKOUT / "bench" / "results" / f"{name}.json"
+    content: dict[str, Any] = json.loads(file.read_text())
     if content["schema"] != SCHEMA:
         raise SystemExit(f"{name}.json: schema must be {SCHEMA}, got {content['schema']}")
     return content
 
 
 def _ours(**labels: Any) -> list[dict[str, Any]]:
-    """Our records of the speed section with these labels."""
+    """Our records with these labels, of the speed section unless they say otherwise."""
     wanted = {"candidate": OURS, "section": "speed", **labels}
     return [r for r in results("cpu")["records"] if wanted.items() <= r.items()]
 
@@ -47,7 +46,7 @@ def _headline() -> Iterator[dict[str, str]]:
     """The default training call, and in place forward beside it."""
     for dtype in ("float32", "bfloat16"):
         for r in _ours(mode="forward_backward", dtype=dtype):
-            if r["numel"] < 1 << 16:
+            if r["numel"] not in sizes("64K 1M 16M 64M"):
                 continue
             (in_place,) = _ours(mode="inplace", dtype=dtype, numel=r["numel"])
             yield {
@@ -62,44 +61,36 @@ def _headline() -> Iterator[dict[str, str]]:
             }
 
 
-def _small() -> Iterator[dict[str, str]]:
-    """What a call costs where there is next to nothing to do."""
-    modes = {"forward": "forward", "forward_grad": "gradient wanted"}
-    modes["forward_backward"] = "forward + backward"
-    for first in _ours(mode="forward", dtype="float32"):
-        if first["numel"] <= 1024:
-            row = {"elements": format_size(first["numel"])}
-            for mode, words in modes.items():
-                (r,) = _ours(mode=mode, dtype="float32", numel=first["numel"])
-                row[f"{OURS}, {words}"] = seconds(r["seconds"])
-                row[f"time over {BASELINE}, {words}"] = ratio(1 / r["speed_up"])
-            yield row
+def _small() -> pd.DataFrame:
+    """What a call costs where there is next to nothing to do, over what nn.Dropout's costs."""
+    shown = [r for r in _ours(dtype="float32") if r["numel"] <= 1024 and r["mode"] != "inplace"]
+    frame = as_frame(shown)
+    frame["elements"] = frame["numel"].map(format_size)
+    frame["ratio"] = (1 / frame["speed_up"]).map(ratio)
+    frame["mode"] += f": time over {BASELINE}"
+    table = frame.pivot(index=["numel", "elements"], columns="mode", values="ratio")
+    small: pd.DataFrame = table.reset_index("numel", drop=True).reset_index()
+    return small
 
 
 def _machine() -> Iterator[dict[str, str]]:
     """What the results were measured on."""
-    for name in _RESULTS:
+    for name in ("cpu", "structured", "transformer", "training"):
         facts = results(name)["facts"]
         yield {
             "results": f"`bench/results/{name}.json`",
-            "CPU": f"{facts['cpu']}, {facts['cpu_caches']}",
+            "CPU": facts["cpu"],
             "SIMD path": facts["dropout_ext"]["cpu_path"],
             "threads": str(facts["threads"]),
             "torch": facts["torch"],
             "date": facts["date"],
-            "command": f"`{facts['command']}`",
         }
-
-
-def _layouts() -> pd.DataFrame:
-    frame: pd.DataFrame = layout_table(results("cpu")["records"])
-    return frame.loc[frame["candidate"].isin((OURS, BASELINE))]
 
 
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "headline": lambda: as_frame(_headline()),
-    "small": lambda: as_frame(_small()),
-    "layouts": _layouts,
+    "small": _small,
+    "layouts": lambda: layout_table(_ours(section="layouts")),
     "saved": lambda: saved_table(results("cpu")["saved"]),
     "structured": lambda: structured.table(results("structured")["records"]),
     "transformer": lambda: transformer.table(results("transformer")["records"]),

@@ -3,18 +3,18 @@
 import argparse
 import json
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.facts import Load, describe, facts
+from bench.facts import describe, facts, seconds_of_others
 
 SCHEMA = "dropout_ext.bench/2"
 
-_NOTICEABLE = 0.05
-"""Share of the CPU's time used by others from which a run is no longer called undisturbed."""
+_NOTICEABLE = 0.05  # share of the CPU's time used by others that disturbs a run
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -56,14 +56,17 @@ class Report:
         self.verdicts: list[dict[str, Any]] = []
         self.failures: list[dict[str, Any]] = []
         self._file: Path | None = chosen.json
-        self._load = Load()
+        self._start = time.monotonic(), seconds_of_others()
         print("\n".join(describe(self.facts)))
 
     def finish(self, lines: Sequence[str]) -> None:
         """Prints the tables, who failed, whether others disturbed the run; writes the JSON file."""
-        share = self.facts["cpu_used_by_others"] = self._load.of_others()
-        failed = ["failed: " + ", ".join(map(str, failure.values())) for failure in self.failures]
-        print("\n".join([*lines, *failed]))
+        then, before = self._start
+        capacity = (time.monotonic() - then) * self.facts["cpu_count"]
+        share = self.facts["cpu_used_by_others"] = (seconds_of_others() - before) / capacity
+        print("\n".join(lines))
+        for failure in self.failures:
+            print("failed:", *failure.values())
         if share >= _NOTICEABLE:
             print(f"\nother processes used {share:.0%} of the CPU: the figures are disturbed")
         if self._file:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bench.candidates import BASELINE, COPY, MUL
 from bench.report import Report, brief
-from bench.timing import Budget, EventClock, Run, Trial, WallClock, interleave
+from bench.timing import Budget, Run, Trial, event_clock, interleave, wall_clock
 
 Record = dict[str, Any]
 
@@ -31,16 +31,10 @@ class Job:
 
 def summarize(trial: Trial) -> Record:
     """Quantiles of the seconds per call over the samples of a trial."""
-    low, q1, median, q3, high = np.quantile(trial.seconds, (0, 0.25, 0.5, 0.75, 1)).tolist()
-    return {
-        "calls_per_sample": trial.calls_per_sample,
-        "samples": len(trial.seconds),
-        "seconds": median,
-        "seconds_min": low,
-        "seconds_q1": q1,
-        "seconds_q3": q3,
-        "seconds_max": high,
-    }
+    names = ("seconds_min", "seconds_q1", "seconds", "seconds_q3", "seconds_max")
+    quantiles = np.quantile(trial.seconds, (0, 0.25, 0.5, 0.75, 1)).tolist()
+    counts = {"calls_per_sample": trial.calls_per_sample, "samples": len(trial.seconds)}
+    return counts | dict(zip(names, quantiles, strict=True))
 
 
 def relate(records: Sequence[Record], baseline: str = BASELINE) -> None:
@@ -70,7 +64,7 @@ def measure(
 
     A job that raises is a failure in the report, and the others go on.
     """
-    clock = EventClock() if device == "cuda" else WallClock()
+    clock = event_clock if device == "cuda" else wall_clock
     timed: list[tuple[Record, Trial]] = []
     for job in jobs:
         labels = {**job.labels, "timer": job.timer, "buffers": job.buffers}

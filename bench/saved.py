@@ -1,5 +1,6 @@
 """Bytes that a forward pass keeps for its backward pass, measured in two independent ways."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ def saved_tensors(forward: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tenso
 
 def _retained(forward: Callable[[Tensor], Tensor], x: Tensor) -> int:
     """Bytes allocated and not freed by `forward`, less those of its result."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler writes to stderr
     before = torch.cuda.memory_allocated() if x.is_cuda else 0
     with torch.autograd.profiler.profile(profile_memory=True, use_kineto=False) as trace:
         result = forward(x)

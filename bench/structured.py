@@ -26,8 +26,6 @@ from bench.timing import Budget
 
 P = 0.1
 TORCH = "torch"
-"""The baseline: torch's own module, or the usual product with a small mask."""
-
 Make = Callable[[float], Operation]
 
 
@@ -40,9 +38,10 @@ def _shared(*dims: int) -> Make:
     return lambda p: dropout_ext.Dropout(p, broadcast_dims=dims)
 
 
+_IMAGE = (64, 256, 32, 32)
 FORMS: dict[str, tuple[tuple[int, ...], Make, Make]] = {
     "Dropout1d": ((64, 256, 1024), dropout_ext.Dropout1d, nn.Dropout1d),
-    "Dropout2d": ((64, 256, 32, 32), dropout_ext.Dropout2d, nn.Dropout2d),
+    "Dropout2d": (_IMAGE, dropout_ext.Dropout2d, nn.Dropout2d),
     "Dropout3d": ((8, 64, 16, 32, 32), dropout_ext.Dropout3d, nn.Dropout3d),
     "DropPath": ((256, 197, 768), dropout_ext.DropPath, _product(256, 1, 1)),
     "time-locked": ((64, 128, 512), _shared(1), _product(64, 1, 512)),
@@ -51,11 +50,7 @@ FORMS: dict[str, tuple[tuple[int, ...], Make, Make]] = {
     "narrow, last shared": ((65536, 8, 8), _shared(2), _product(65536, 8, 1)),
     "narrow, middle shared": ((4096, 128, 8), _shared(1), _product(4096, 1, 8)),
     "AlphaDropout": ((1 << 20,), dropout_ext.AlphaDropout, nn.AlphaDropout),
-    "FeatureAlphaDropout": (
-        (64, 256, 32, 32),
-        dropout_ext.FeatureAlphaDropout,
-        nn.FeatureAlphaDropout,
-    ),
+    "FeatureAlphaDropout": (_IMAGE, dropout_ext.FeatureAlphaDropout, nn.FeatureAlphaDropout),
 }
 """The shape that each form is measured on, ours, and the baseline."""
 
@@ -64,11 +59,8 @@ def _jobs(form: str, device: str, dtype: str) -> list[Job]:
     shape, ours, baseline = FORMS[form]
     x = torch.randn(shape, device=device, dtype=DTYPES[dtype], requires_grad=True)
     jobs = []
-    for name, operation in {
-        OURS: ours(P),
-        TORCH: baseline(P),
-        MUL: lambda t: torch.mul(t, 2.0),
-    }.items():
+    operations = {OURS: ours(P), TORCH: baseline(P), MUL: lambda t: torch.mul(t, 2.0)}
+    for name, operation in operations.items():
         _, kept = saved_tensors(operation, x)
         labels: Record = {"candidate": name, "form": form, "shape": shape, "dtype": dtype}
         labels["saved_bytes"] = sum(tensor.untyped_storage().nbytes() for tensor in kept)

@@ -8,8 +8,7 @@ import pandas as pd
 from bench.candidates import OURS
 from bench.cases import DTYPES, LAYOUTS, MODES, format_size
 
-_TIMES_BELOW = 1 << 14
-"""Elements below which a cell shows the time of a call instead of elements per second."""
+_TIMES_BELOW = 1 << 14  # elements; there a cell shows the time of a call
 
 
 def as_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
@@ -70,7 +69,9 @@ def speed_tables(records: Sequence[dict[str, Any]]) -> list[str]:
         own = block[block["candidate"] == OURS].set_index("numel").reindex(table.index)
         for heading in ("speed_up", "time_over_mul", "time_over_copy"):
             if own[heading].notna().any():
-                table[heading.replace("_", " ")] = own[heading].map(ratio)
+                table[heading.replace("_", " ").replace("speed ", "speed-")] = own[heading].map(
+                    ratio
+                )
         table.insert(0, "elements", [format_size(numel) for numel in table.index])
         how = timer if pd.isna(path) else f"{path} path"
         lines += ["", f"{mode}, {dtype}, p = {p:g}, {how} ({MODES[mode]})", *text(table)]
@@ -88,7 +89,7 @@ def layout_table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
             candidate += " (replayed)"
         found = block.set_index("layout")["time_over_contiguous"]
         place = {"mode": mode, "dtype": dtype, "elements": format_size(numel)}
-        ratios = {layout: ratio(found.get(layout)) for layout in list(LAYOUTS)[1:]}
+        ratios = {layout: ratio(found.get(layout)) for layout in LAYOUTS[1:]}
         rows.append(place | {"candidate": candidate} | ratios)
     return as_frame(rows)
 

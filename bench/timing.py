@@ -8,37 +8,33 @@ from dataclasses import dataclass, field
 
 import torch
 
-Run = Callable[[int], None]
-"""Calls the measured operation the given number of times."""
+Run = Callable[[int], None]  # calls the measured operation the given number of times
 
 
-class WallClock:
+Clock = Callable[[Run, int], float]  # seconds for so many calls together
+
+
+def wall_clock(run: Run, calls: int) -> float:
     """The host's monotonic clock: operations on the CPU are finished when they return."""
-
-    def seconds(self, run: Run, calls: int) -> float:
-        """Seconds for `calls` calls together."""
-        start = time.perf_counter_ns()
-        run(calls)
-        return (time.perf_counter_ns() - start) * 1e-9
+    start = time.perf_counter_ns()
+    run(calls)
+    return (time.perf_counter_ns() - start) * 1e-9
 
 
-class EventClock:
+def event_clock(run: Run, calls: int) -> float:
     """CUDA events around the calls, on the current stream.
 
     The device starts idle, so the time of the first launch is inside; a sample holds enough calls
     for that not to matter, and where launching is slower than the kernels it *is* the result.
     """
-
-    def seconds(self, run: Run, calls: int) -> float:
-        """Seconds for `calls` calls together."""
-        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call, unused-ignore]
-        stop = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call, unused-ignore]
-        torch.cuda.synchronize()
-        start.record()
-        run(calls)
-        stop.record()
-        stop.synchronize()
-        return float(start.elapsed_time(stop)) * 1e-3
+    start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call, unused-ignore]
+    stop = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call, unused-ignore]
+    torch.cuda.synchronize()
+    start.record()
+    run(calls)
+    stop.record()
+    stop.synchronize()
+    return float(start.elapsed_time(stop)) * 1e-3
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ class Trial:
     """
 
     run: Run
-    clock: WallClock | EventClock
+    clock: Clock
     prepare: Callable[[], None] = lambda: None
     calls_per_unit: int = 1
     calls_per_sample: int = 0
@@ -69,7 +65,7 @@ class Trial:
     def sample(self, calls: int) -> float:
         """Seconds per call over one sample of `calls` calls."""
         self.prepare()
-        return self.clock.seconds(self.run, calls) / calls
+        return self.clock(self.run, calls) / calls
 
     def calibrate(self, sample_seconds: float) -> float:
         """Sets `calls_per_sample` and returns the estimated seconds per call; `run` is warm."""

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from bench.candidates import BASELINE, OURS, allow_recompilation, hand_written, triton_dropout
+from bench.candidates import BASELINE, OURS, allow_recompilation, hand_written
 from bench.cases import DTYPES
 from bench.extension import dropout_ext
 from bench.report import Report, add_options
@@ -48,29 +48,20 @@ DEFAULTS = {
 }
 
 
-class _Function(nn.Module):
-    """A dropout that is a function of (x, p), made a module."""
-
-    def __init__(self, function: Callable[[Tensor, float], Tensor], p: float) -> None:
-        super().__init__()
-        self.function, self.p = function, p
-
+class _HandWritten(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x, self.p)
+        return hand_written(x, self.p)
 
 
-def peers(device: str) -> dict[str, Callable[[float], nn.Module]]:
-    """What stands in the place of the three dropouts, by name."""
-    found: dict[str, Callable[[float], nn.Module]] = {
-        WITHOUT: lambda p: nn.Identity(),
-        BASELINE: nn.Dropout,
-        OURS: dropout_ext.Dropout,
-        "hand-written": lambda p: _Function(hand_written, p),
-        CONVERTED: nn.Dropout,
-        NOT_AT_ALL: lambda p: nn.Identity(),
-    }
-    triton = triton_dropout(device)
-    return found | {"triton seeded": lambda p: _Function(triton, p)} if triton else found
+PEERS: dict[str, Callable[[float], nn.Module]] = {
+    WITHOUT: lambda p: nn.Identity(),
+    BASELINE: nn.Dropout,
+    OURS: dropout_ext.Dropout,
+    "hand-written": _HandWritten,
+    CONVERTED: nn.Dropout,
+    NOT_AT_ALL: lambda p: nn.Identity(),
+}
+"""What stands in the place of the three dropouts, by name."""
 
 
 def encoder(task: Task, device: str, name: str) -> nn.TransformerEncoder:
@@ -81,7 +72,7 @@ def encoder(task: Task, device: str, name: str) -> nn.TransformerEncoder:
         task.width, task.heads, task.feedforward, attention_p, batch_first=True
     )
     for place in ("dropout", "dropout1", "dropout2"):
-        setattr(layer, place, peers(device)[name](task.p))
+        setattr(layer, place, PEERS[name](task.p))
     model = nn.TransformerEncoder(layer, task.layers, enable_nested_tensor=False)
     if name == CONVERTED:
         dropout_ext.convert_dropout(model)
@@ -116,39 +107,28 @@ def _job(task: Task, device: str, name: str, compiled: bool) -> Job:
         own = {p.untyped_storage().data_ptr() for p in model.parameters()}
         kept = [tensor.untyped_storage() for tensor in saved_tensors(loss, x)[1]]
         labels["saved_bytes"] = sum(s.nbytes() for s in kept if s.data_ptr() not in own)
-        labels["peak_bytes"] = _peak_bytes(step) if x.is_cuda else None
+        labels["peak_bytes"] = None
+        if x.is_cuda:  # the most memory in a step beyond what lies there between steps
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            step(1)
+            labels["peak_bytes"] = torch.cuda.max_memory_allocated() - before
         return step
 
     return Job(labels, make)
 
 
-def _peak_bytes(step: Run) -> int:
-    """The most CUDA memory in a step beyond what lies there between steps."""
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    step(1)
-    return torch.cuda.max_memory_allocated() - before
-
-
-def _add_shares(records: list[dict[str, Any]], task: Task) -> None:
-    """Adds tokens per second, and the part of the step that the three dropouts take."""
-    without = {r["compiled"]: r["seconds"] for r in records if r["candidate"] == WITHOUT}
-    for record in records:
-        least = without.get(record["compiled"])
-        record["tokens_per_s"] = task.batch * task.sequence / record["seconds"]
-        record["dropout_share"] = 1 - least / record["seconds"] if least else None
-
-
 def table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """One line per dropout."""
+    """One line per dropout; its share is what disappears when the three dropouts of a layer do."""
+    without = [r for r in records if r["candidate"] == WITHOUT]
+    least = {(r["layers"], r["compiled"]): r["seconds"] for r in without}
     return as_frame(
         {
             "layers": str(r["layers"]) + ", compiled" * r["compiled"],
             "dropout": r["candidate"],
             "step": speed(r),
-            "tokens/s": f"{r['tokens_per_s']:,.0f}",
             "speed-up": ratio(r["speed_up"]),
-            "share of dropout": "-" if r["dropout_share"] is None else f"{r['dropout_share']:.1%}",
+            "share of dropout": f"{1 - least[r['layers'], r['compiled']] / r['seconds']:.1%}",
             "saved for backward": f"{r['saved_bytes'] / 2**20:,.1f} MiB",
             "peak": f"{r['peak_bytes'] / 2**20:,.1f} MiB" if r["peak_bytes"] else "-",
         }
@@ -166,8 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--compiled", action="store_true", help="also with each layer compiled")
     options.add_argument("--seconds", type=float, default=2.0, help="seconds for each dropout")
     chosen = options.parse_args(arguments)
-    if chosen.attention_p is None:
-        chosen.attention_p = chosen.p
+    chosen.attention_p = chosen.p if chosen.attention_p is None else chosen.attention_p
     given = {name: getattr(chosen, name) for name in asdict(Task())}
     task = replace(DEFAULTS[chosen.device], **{k: v for k, v in given.items() if v is not None})
     report = Report("bench.transformer", chosen)
@@ -175,9 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{task}: forward, loss, backward, AdamW\n")
     allow_recompilation()
     for compiled in (False, True)[: 1 + chosen.compiled]:
-        jobs = [_job(task, chosen.device, name, compiled) for name in peers(chosen.device)]
+        jobs = [_job(task, chosen.device, name, compiled) for name in PEERS]
         measure(jobs, chosen.device, Budget(chosen.seconds), report)
-    _add_shares(report.records, task)
     report.finish(text(table(report.records)))
     return 0
 

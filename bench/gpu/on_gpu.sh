@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
 # Builds, tests, sanitizes and measures on a machine with an NVIDIA GPU, from a plain checkout.
 #
-#   bench/on_gpu.sh OUT [STEP ...]
+#   bench/gpu/on_gpu.sh OUT [STEP ...]
 #
 # Steps (all by default):
 #   build        the wheel, for the GPU at hand, installed into a folder of its own; always runs
 #   code tests memcheck initcheck synccheck racecheck
-#                beside each other: python -m bench.machine_code; the tests that need CUDA (on
+#                beside each other: python -m bench.gpu.machine_code; the tests that need CUDA (on
 #                several cores with pytest-xdist), a skip for want of it counting as a failure;
-#                compute-sanitizer over bench.sanitizer_sweep
+#                compute-sanitizer over bench.gpu.sanitizer_sweep
 #   huge         the tests of tensors of more than 2^31 elements
-#   bench        python -m bench --device cuda, with the project's bars
-#   audit        python -m bench.audit --device cuda
+#   bench        python -m bench --device cuda, with the project's thresholds
 #   structured   python -m bench.structured --device cuda
 #   peers        python -m bench --device cuda, with what torch.compile makes of nn.Dropout
 #   transformer  python -m bench.transformer --device cuda, eager and compiled
@@ -20,22 +19,22 @@
 # A step that fails does not stop the others; the exit status is the number of steps that failed.
 # Steps share ON_GPU_SECONDS (530); one that runs out of time is interrupted and counts as failed.
 # OUT gets summary.txt, steps.log (at the end; until then a log for each step) and the results:
-# bench.json, bench.png, audit.json, structured.json, peers.json, transformer.json. PYTHON names the
-# interpreter. Nothing is downloaded and nothing is written outside OUT and a temporary folder.
+# bench.json, bench.png, structured.json, peers.json, transformer.json. PYTHON names the
+# interpreter, which has the packages of the extras bench and test. Nothing is downloaded and nothing is written outside OUT and a temporary folder.
 # ON_GPU_REHEARSE=1 goes through the motions on a CPU.
 
 set -uo pipefail
 
 if [[ $# -lt 1 ]]; then
-  echo "usage: bench/on_gpu.sh OUT [STEP ...]" >&2
+  echo "usage: bench/gpu/on_gpu.sh OUT [STEP ...]" >&2
   exit 64
 fi
 
-ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 mkdir -p "$1" && OUT=$(cd "$1" && pwd -P) || exit 73
 shift
 CHECKS="code tests memcheck initcheck synccheck racecheck"
-WANTED=" ${*:-$CHECKS huge bench audit structured peers transformer} "
+WANTED=" ${*:-$CHECKS huge bench structured peers transformer} "
 PYTHON=${PYTHON:-python3}
 SECONDS_IN_ALL=${ON_GPU_SECONDS:-530}
 DEVICE=cuda
@@ -107,11 +106,11 @@ export -f install
 export PYTHON COPY SITE
 
 check() { # NAME: one of CHECKS
-  local sweep=("$PYTHON" -m bench.sanitizer_sweep --device "$DEVICE") under=() workers=()
+  local sweep=("$PYTHON" -m bench.gpu.sanitizer_sweep --device "$DEVICE") under=() workers=()
   case $1 in
     code)
       [[ $DEVICE == cpu ]] && return
-      step code 60 "$RESERVED" "$PYTHON" -m bench.machine_code --arch "sm_${TORCH_CUDA_ARCH_LIST/./}"
+      step code 60 "$RESERVED" "$PYTHON" -m bench.gpu.machine_code --arch "sm_${TORCH_CUDA_ARCH_LIST/./}"
       ;;
     tests)
       "$PYTHON" -c 'import xdist' 2>/dev/null && workers=(-n 6 --dist loadfile)
@@ -152,7 +151,6 @@ export PYTHONPATH=$SITE PYTHONUNBUFFERED=1
 
 RESERVED=0
 wanted bench && RESERVED=$((RESERVED + 130))
-wanted audit && RESERVED=$((RESERVED + 25))
 wanted structured && RESERVED=$((RESERVED + 20))
 wanted peers && RESERVED=$((RESERVED + 30))
 wanted transformer && RESERVED=$((RESERVED + 60))
@@ -169,8 +167,8 @@ for name in $CHECKS; do
 done
 for process in "${CHECKING[@]}"; do wait "$process" || FAILED=$((FAILED + 1)); done
 if wanted huge && [[ $DEVICE == cuda ]]; then
-  step huge 90 "$LATER" env DROPOUT_EXT_HUGE=1 "$PYTHON" -m pytest tests/test_huge.py -k cuda \
-    -q -ra --tb=short -p no:cacheprovider || FAILED=$((FAILED + 1))
+  step huge 90 "$LATER" env DROPOUT_EXT_HUGE=1 "$PYTHON" -m pytest "$(find tests -name test_huge.py)" \
+    -k cuda -q -ra --tb=short -p no:cacheprovider || FAILED=$((FAILED + 1))
 fi
 
 measure() { # NAME RESERVE MODULE OPTION...
@@ -183,18 +181,16 @@ measure() { # NAME RESERVE MODULE OPTION...
 }
 
 SIZES="1 1K 64K 1M 16M 64M 256M" COMPILED_SIZES="1M 64M"
-OPTIONS="--layout-sizes 64M --check-bars --seconds 0.02"
+OPTIONS="--layout-sizes 64M --check-thresholds --seconds 0.02"
 TRANSFORMER="--dtype bfloat16 --compiled --seconds 1"
-AUDIT="--numel 16M"
 if [[ $DEVICE == cpu ]]; then
-  SIZES="1 1K 64K" COMPILED_SIZES=1K OPTIONS=--quick TRANSFORMER="--seconds 0.1" AUDIT="--numel 64K"
+  SIZES="1 1K 64K" COMPILED_SIZES=1K OPTIONS=--quick TRANSFORMER="--seconds 0.1"
 fi
-EAGER=(dropout_ext nn.Dropout hand-written "triton seeded" torch.mul copy_)
+EAGER=(dropout_ext nn.Dropout hand-written torch.mul copy_)
 COMPILED=(dropout_ext nn.Dropout "compiled nn.Dropout" "compiled hand-written" copy_)
 # shellcheck disable=SC2086  # these are lists of words
 {
-  measure bench 135 bench --candidates "${EAGER[@]}" --sizes $SIZES $OPTIONS --plot "$OUT/bench.png"
-  measure audit 110 bench.audit $AUDIT
+  measure bench 110 bench --candidates "${EAGER[@]}" --sizes $SIZES $OPTIONS --plot "$OUT/bench.png"
   measure structured 90 bench.structured --seconds 0.1
   measure peers 60 bench --candidates "${COMPILED[@]}" --sizes $COMPILED_SIZES --seconds 0.02 \
     --dtypes bfloat16 float32 --modes forward forward_backward --sections speed
@@ -202,7 +198,7 @@ COMPILED=(dropout_ext nn.Dropout "compiled nn.Dropout" "compiled hand-written" c
 }
 
 if [[ -s $OUT/tests.log ]]; then say "tests: $(grep -E ' in [0-9.]+s' "$OUT/tests.log" | tail -n 1)"; fi
-grep -h -e ' MISSED$' -e '^bars: ' -e '^failed: ' "$OUT"/*.log | tee -a "$OUT/summary.txt"
+grep -h -e ' MISSED$' -e '^thresholds: ' -e '^failed: ' "$OUT"/*.log | tee -a "$OUT/summary.txt"
 cat "$OUT"/*.log >"$OUT/steps" && rm "$OUT"/*.log && mv "$OUT/steps" "$OUT/steps.log"
 say "$FAILED of the steps failed; $SECONDS s in all"
 exit "$FAILED"

@@ -17,8 +17,7 @@ from torch import Tensor
 from bench.cases import DTYPES
 from bench.extension import dropout_ext
 
-_MANY_SAMPLES = 65_543
-"""More than a launch has room for; of one dtype, as each costs a state."""
+_MANY_SAMPLES = 65_543  # more than a launch has room for; of one dtype, as each costs a state
 _SIZES = (1, 2, 7, 8, 9, 15, 31, 255, 1023, 1025, 4099, _MANY_SAMPLES)
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -39,9 +38,8 @@ def _inputs(flat: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield "expanded", flat[:61].clone().expand(36, 61)
 
 
-def _same(found: Tensor, expected: Tensor) -> bool:
-    bits = _BITS[found.element_size()]
-    return torch.equal(found.cpu().contiguous().view(bits), expected.contiguous().view(bits))
+def _bits(found: Tensor) -> Tensor:
+    return found.cpu().contiguous().view(_BITS[found.element_size()])
 
 
 def _copy(x: Tensor, device: str) -> Tensor:
@@ -78,11 +76,9 @@ def sweep(device: str) -> list[str]:
         flat = torch.randn(max(_SIZES), dtype=torch.float32).to(dtype)
         for name, x in _inputs(flat):
             for p in (0.1, 0.25 + 2.0**-17):
-                pairs = zip(
-                    _results(_copy(x, device), p, device), _results(x, p, "cpu"), strict=True
-                )
-                for (what, found), (_, expected) in pairs:
-                    if not _same(found, expected):
+                found, expected = _results(_copy(x, device), p, device), _results(x, p, "cpu")
+                for (what, one), (_, other) in zip(found, expected, strict=True):
+                    if not torch.equal(_bits(one), _bits(other)):
                         wrong.append(f"{what}, {dtype}, {name}, p = {p:g}")
         module = dropout_ext.Dropout(0.3)
         first, second = (module(flat[:4099].clone().to(device)).cpu() for _ in range(2))

@@ -40,10 +40,10 @@ def paired_test(frame: pd.DataFrame) -> list[str]:
         error = difference.std() / len(test) ** 0.5
         p_value = ttest_rel(test[OURS], test[BASELINE]).pvalue if error else 1.0
         verdict = "no difference at the 5 % level" if p_value >= 0.05 else "they differ"
+        points = f"{100 * difference.mean():+.2f} ± {100 * error:.2f} points (standard error)"
         lines.append(
-            f"{name}: test accuracy of {OURS} - {BASELINE}, paired by seed: "
-            f"{100 * difference.mean():+.2f} ± {100 * error:.2f} points (standard error, "
-            f"n = {len(test)}); paired t-test p = {p_value:.2f}: {verdict}"
+            f"{name}: test accuracy of {OURS} - {BASELINE}, paired by seed: {points}; "
+            f"paired t-test p = {p_value:.2f}: {verdict}"
         )
     return lines
 

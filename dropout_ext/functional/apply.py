@@ -22,7 +22,7 @@ PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def unchanged(input: Tensor) -> Tensor:
-    """What is dropped from is a tensor, also where nothing is dropped."""
+    """The input itself; TypeError unless it is a tensor."""
     check_tensor(input)
     return input
 

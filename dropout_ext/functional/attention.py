@@ -90,7 +90,7 @@ def multi_head_attention_forward(
         RuntimeError: attn_mask of another shape; is_causal without attn_mask.
         ValueError, TypeError, RuntimeError: as :func:`dropout`.
     """
-    check_dimensions(query, key, value, key_padding_mask, attn_mask)
+    check_dimensions(query, key, value, key_padding_mask, attn_mask, num_heads)
     head = head_size(query, embed_dim_to_check, num_heads)
     batch = query.size(1) if query.dim() == 3 else 1
     samples = batch * num_heads

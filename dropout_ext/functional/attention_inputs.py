@@ -14,7 +14,12 @@ from torch.nn.functional import linear, pad
 
 
 def check_dimensions(
-    query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, mask: Tensor | None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    padding: Tensor | None,
+    mask: Tensor | None,
+    heads: int,
 ) -> None:
     """AssertionError unless all tensors are batched, or all are not."""
     dims = query.dim()
@@ -38,6 +43,9 @@ def check_dimensions(
             f"{expected} `attn_mask` to be `None`, 2-D or 3-D but found {mask.dim()}-D tensor "
             "instead"
         )
+    shape = (heads, query.size(0), key.size(0))
+    if dims == 2 and mask is not None and mask.dim() == 3 and mask.shape != shape:
+        raise AssertionError(f"Expected `attn_mask` shape to be {shape} but got {mask.shape}")
 
 
 def head_size(query: Tensor, expected: int, heads: int) -> int:

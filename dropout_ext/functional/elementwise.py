@@ -32,9 +32,9 @@ def dropout(
     Philox4x32-10 (Salmon et al., SC'11) gives for (seed, offset, i) is below ``round(p * 2^32)``.
     The scale is that of the realised probability (inverted dropout, Srivastava et al., JMLR 15,
     2014), applied in float32 (float64 for float64) and rounded once, so that the expectation of
-    the output is the input. What is dropped becomes +0, be it Inf or NaN.
+    the output is the input. A dropped element becomes +0, even if it was Inf or NaN.
 
-    The backward pass computes the mask again: 16 bytes are kept for it.
+    The mask is never stored; backward recomputes it from 16 bytes.
 
     Args:
         input: float64, float32, bfloat16 or float16 tensor of any shape and strides; or a nested
@@ -69,7 +69,7 @@ def dropout(
             a DTensor that is a pending sum (Partial); a nested tensor in place or with shared
             decisions.
     """
-    # As `overridable` does, but without a second call, which would be felt here.
+    # What `overridable` does, without the time of a second call.
     if has_torch_function_unary(input):
         return handle_torch_function(
             dropout,
@@ -84,7 +84,7 @@ def dropout(
             shard=shard,
             mode=mode,
         )
-    if type(p) is not float or not 0.0 <= p <= 1.0:  # what it would find, without the call
+    if type(p) is not float or not 0.0 <= p <= 1.0:  # a call saved where p is right
         check_probability(p)
     if mode == UPSCALE:
         if not training or p == 0.0:

@@ -1,4 +1,4 @@
-"""``__torch_function__``: tensor-like arguments and active modes may take a call over."""
+"""``__torch_function__``: tensor-like arguments and active modes may override a call."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def overridable(function: Function) -> Function:
-    """A function whose first argument may take the call over."""
+    """Lets the first argument override the function."""
 
     @functools.wraps(function)
     def wrapper(input: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -27,7 +27,7 @@ def overridable(function: Function) -> Function:
 
 
 def overridable_by_any(function: Function) -> Function:
-    """A function each of whose arguments may take the call over."""
+    """Lets any argument override the function."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:

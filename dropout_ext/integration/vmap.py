@@ -1,8 +1,8 @@
 """Batching rules for torch.func.vmap.
 
 ``randomness="different"``: a draw gives each sample a state of its own, those that a loop over the
-samples would draw. ``"same"``: one state for all, whose mask is not materialised. The pure
-operators then follow from the states they are given, so that vmap composes with everything else.
+samples would draw. ``"same"``: one state for all, whose mask is not materialised. The rules of the
+pure operators depend on the states alone, so vmap composes with everything else.
 """
 
 import functools
@@ -103,9 +103,9 @@ def _dropout_mask(
 
 
 def register(library: torch.library.Library) -> None:
-    """For as long as the library lives."""
-    # Random operators get a rule for the mode, not for batched tensors: an input that is the same
-    # for all samples still gives each of them a mask of its own.
+    """Registers the rules for as long as the library lives."""
+    # A draw gets its rule for the mode, not for batched tensors: each sample gets a mask of its
+    # own even if they share the input.
     for op in (_ops.draw, _ops.draw_traced):
         library.impl(op.__name__, functools.partial(_draw, op), "FuncTorchVmapMode")
     torch.library.register_vmap("dropout_ext::dropout", _dropout, lib=library)

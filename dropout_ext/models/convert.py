@@ -22,22 +22,24 @@ def convert_dropout(
 ) -> Model:
     """Turns every dropout of torch.nn in a model into this package's, in place.
 
-    The module objects remain: they change their class. So ``p``, ``inplace``, the training flag,
-    hooks, names and whoever holds a reference are kept, and a model that is itself a dropout is
-    converted too. Modules of exactly torch's classes are converted, and
-    :class:`torch.nn.MultiheadAttention`, which drops attention weights by a function: a
-    ``torch.nn.Transformer`` has all its dropouts replaced.
+    Each module object stays and changes its class. So it keeps ``p``, ``inplace``, its training
+    flag, hooks, name and references, and a model that is itself a dropout is converted too.
+    Modules of exactly torch's classes are converted, and so is
+    :class:`torch.nn.MultiheadAttention`, which drops attention weights by a function: all dropouts
+    of a ``torch.nn.Transformer`` are replaced.
 
-    Calls of ``torch.nn.functional.dropout`` in a forward are no modules and cannot be seen here;
-    :class:`redirect_torch_dropout` serves them.
+    A call of ``torch.nn.functional.dropout`` in a forward is not a module, so it stays torch's;
+    :class:`redirect_torch_dropout` redirects it.
 
     Args:
         model: any module.
-        generator: takes the place of the default generator in all that is converted or was before.
+        generator: takes the place of the default generator in every dropout that is converted, now
+            or before.
         attention: also convert nn.MultiheadAttention. In training with dropout it then
             materialises the attention weights, as torch does on the CPU; if False, it keeps torch's
             fused CUDA kernels and their masks.
-        report: gets what was changed and what could not be. Without it, the latter is a warning.
+        report: receives what was changed, and what was not and why. Without it, the latter is a
+            warning.
 
     Returns:
         ``model``.

@@ -25,7 +25,7 @@ class DropConnect(DropoutModule):
         return F.dropout(weight, self.p, self.training, generator=self.generator)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """What is assigned to the tensor becomes its unmasked value."""
+        """An assignment to the tensor sets its unmasked value."""
         return weight
 
     def extra_repr(self) -> str:
@@ -93,7 +93,7 @@ def drop_connect(
 
 
 def remove_drop_connect(module: AnyModule, name: str = "weight") -> AnyModule:
-    """Takes back what :func:`drop_connect` did; the parameter keeps its unmasked value.
+    """Undoes :func:`drop_connect`; the parameter keeps its unmasked value.
 
     Args:
         module: changed in place.

@@ -32,8 +32,8 @@ def mc_dropout(model: nn.Module) -> Iterator[nn.Module]:
     others, batch normalization for one, stay as they are. The fused inference of
     nn.TransformerEncoderLayer, which leaves dropout out, is switched off meanwhile.
 
-    Every flag is restored at the end, also after an error. The flags are those of the model and,
-    for the fused inference, of the process: threads that share either share the change.
+    Every flag is restored at the end, also after an error. The training flags belong to the model
+    and the switch of the fused inference to the process: threads that share them see the change.
 
     Args:
         model: any module.

@@ -15,13 +15,14 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def revert_dropout(model: Model, *, report: ConversionReport | None = None) -> Model:
-    """The way back: turns this package's dropouts into those of torch.nn, in place.
+    """Turns this package's dropouts in a model into those of torch.nn, in place.
 
     Generators are forgotten, as torch's dropouts have none.
 
     Args:
         model: any module.
-        report: gets what was changed and what could not be. Without it, the latter is a warning.
+        report: receives what was changed, and what was not and why. Without it, the latter is a
+            warning.
 
     Returns:
         ``model``.

@@ -1,4 +1,4 @@
-"""What the modules have in common."""
+"""Base classes of the modules."""
 
 from torch import Generator, nn
 
@@ -6,12 +6,12 @@ from dropout_ext.functional.checks import check_probability
 
 
 class DropoutModule(nn.Module):
-    """Every dropout of this package is one.
+    """The base class of every dropout of this package.
 
     Attributes:
         p: probability to be dropped, in [0, 1].
-        generator: takes the place of the default generator of the input's device. A default of
-            the class, so that a module of torch.nn can become one of these.
+        generator: takes the place of the default generator of the input's device. None is the
+            class's, so that a module of torch.nn can change its class to one of these.
     """
 
     p: float
@@ -28,7 +28,7 @@ class DropoutModule(nn.Module):
 class TorchDropout(DropoutModule):
     """The arguments that all dropouts of torch.nn share.
 
-    Each is also an instance of its namesake, for the sake of code that looks for dropouts.
+    Each subclass is also one of its namesake, so that code which looks for dropouts finds it.
     """
 
     inplace: bool
