@@ -1,5 +1,8 @@
 """Dropout for self-normalizing networks."""
 
+import functools
+
+import torch
 from torch import Generator, Tensor
 
 from dropout_ext import _C
@@ -8,7 +11,7 @@ from dropout_ext.functional.channels import apply_to_channels
 from dropout_ext.functional.checks import check_probability
 from dropout_ext.functional.mask import Kept, Mask
 from dropout_ext.functional.override import overridable
-from dropout_ext.functional.state import Source
+from dropout_ext.functional.state import source_of
 from dropout_ext.integration.torch_private import assume_constant_result
 
 
@@ -45,7 +48,7 @@ def alpha_dropout(
     check_probability(p)
     if not training or p == 0.0:
         return unchanged(input)
-    return apply(input, inplace, Mask(p, _alpha(float(p))), Source(generator, rng_state))
+    return apply(input, inplace, _mask(float(p)), source_of(input, generator, rng_state))
 
 
 @overridable
@@ -74,8 +77,8 @@ def feature_alpha_dropout(
     check_probability(p)
     if not training or p == 0.0:
         return unchanged(input)
-    mask = Mask(p, _alpha(float(p)))
-    return apply_to_channels(input, inplace, mask, Source(generator, rng_state))
+    mask = _mask(float(p))
+    return apply_to_channels(input, inplace, mask, source_of(input, generator, rng_state))
 
 
 @assume_constant_result
@@ -83,7 +86,14 @@ def _coefficients(p: float) -> tuple[float, float, float]:
     return _C.alpha_coefficients(p)
 
 
-def _alpha(p: float) -> Kept:
+def _traced_mask(p: float) -> Mask:
     # Dynamo may take p for a symbol (dynamic=True); what is hashed, it makes a constant of.
     (constant,) = {p}
-    return Kept(*_coefficients(constant))
+    return Mask(constant, Kept(*_coefficients(constant)))
+
+
+_eager_mask = functools.lru_cache(maxsize=64)(_traced_mask)
+
+
+def _mask(p: float) -> Mask:
+    return _traced_mask(p) if torch.compiler.is_compiling() else _eager_mask(p)

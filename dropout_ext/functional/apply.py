@@ -11,7 +11,7 @@ from torch.autograd.graph import increment_version
 from dropout_ext import _C
 from dropout_ext.functional.checks import check_tensor
 from dropout_ext.functional.mask import Mask, is_elementwise, mask_indices
-from dropout_ext.functional.state import Source, check_source, state_of
+from dropout_ext.functional.state import Source, state_of
 from dropout_ext.integration import dtensor
 from dropout_ext.integration.torch_private import jagged_layout
 
@@ -28,8 +28,7 @@ def unchanged(input: Tensor) -> Tensor:
 
 
 def apply(input: Tensor, inplace: bool, mask: Mask, source: Source) -> Tensor:
-    """Draws unless there is a state, and applies the mask; all errors come first."""
-    check_source(source, input)
+    """Draws unless the source has a state, and applies the mask; all errors come first."""
     if type(input) not in PLAIN:
         check_tensor(input)
         if dtensor.is_dtensor(input):
@@ -40,8 +39,9 @@ def apply(input: Tensor, inplace: bool, mask: Mask, source: Source) -> Tensor:
         return _traced(input, inplace, mask, source)
     strides, base = mask_indices(mask, input.shape)
     generator, state = source
-    linear = () if mask.kept is None else mask.kept
-    return _C.dropout(input, mask.p, inplace, generator, state, strides, base, *linear)
+    scale, shift, fill = mask.kept or (None, 0.0, 0.0)
+    # All by position, none by unpacking or default: pybind11 is slower with either.
+    return _C.dropout(input, mask.p, inplace, generator, state, strides, base, scale, shift, fill)
 
 
 def _traced(input: Tensor, inplace: bool, mask: Mask, source: Source) -> Tensor:

@@ -8,7 +8,7 @@ from dropout_ext.functional.apply import apply, unchanged
 from dropout_ext.functional.checks import check_probability
 from dropout_ext.functional.mask import Mask
 from dropout_ext.functional.override import overridable
-from dropout_ext.functional.state import Source
+from dropout_ext.functional.state import Source, source_of
 
 
 @overridable
@@ -47,7 +47,7 @@ def dropout1d(
             "spatial dimension, a channel dimension, and an optional batch dimension "
             "(i.e. 2D or 3D inputs)."
         )
-    source = Source(generator, rng_state)
+    source = source_of(input, generator, rng_state)
     return _channels(input, training, inplace, p, source, batched=ndim == 3)
 
 
@@ -85,7 +85,7 @@ def dropout2d(
             "channel-wise dropout behavior, please switch to using dropout1d instead.",
             stacklevel=3,
         )
-    source = Source(generator, rng_state)
+    source = source_of(input, generator, rng_state)
     return _channels(input, training, inplace, p, source, batched=True)
 
 
@@ -114,7 +114,7 @@ def dropout3d(
     """
     check_probability(p)
     _warn_unless_spatial("dropout3d", input.dim(), spatial=3)
-    source = Source(generator, rng_state)
+    source = source_of(input, generator, rng_state)
     return _channels(input, training, inplace, p, source, batched=input.dim() == 5)
 
 
@@ -141,7 +141,7 @@ def feature_dropout(
 ) -> Tensor:
     """Zeroes whole channels of (N, C, ...); what ``torch.feature_dropout`` is redirected to."""
     check_probability(p)
-    return _channels(input, training, inplace, p, Source(generator), batched=True)
+    return _channels(input, training, inplace, p, source_of(input, generator, None), batched=True)
 
 
 def _channels(

@@ -11,7 +11,7 @@ from dropout_ext.functional.apply import PLAIN, apply, unchanged
 from dropout_ext.functional.checks import UPSCALE, check_floating, check_mode, check_probability
 from dropout_ext.functional.index_map import Shard
 from dropout_ext.functional.mask import Kept, Mask, mask_indices
-from dropout_ext.functional.state import Source, check_rng_state
+from dropout_ext.functional.state import check_rng_state, check_source, source_of
 
 
 def dropout(
@@ -98,18 +98,14 @@ def dropout(
             check_floating(input)
             return input.mul_(1 - p) if inplace else input * (1 - p)
         kept = Kept(scale=1.0, shift=0.0, fill=0.0)
-    if (
-        kept is None
-        and generator is None
-        and rng_state is None
-        and broadcast_dims == ()
-        and shard is None
-        and type(input) in PLAIN
-        and not torch.compiler.is_compiling()
-    ):
-        return _C.plain_dropout(input, p, inplace)  # what apply comes to, without its objects
-    mask = Mask(p, kept, broadcast_dims, shard)
-    return apply(input, inplace, mask, Source(generator, rng_state))
+    plain = kept is None and broadcast_dims == () and shard is None and type(input) in PLAIN
+    if plain and not torch.compiler.is_compiling():  # what apply comes to, in less time
+        if generator is None and rng_state is None:
+            return _C.plain_dropout(input, p, inplace)
+        check_source(input, generator, rng_state)
+        return _C.dropout(input, p, inplace, generator, rng_state, None, 0, None, 0.0, 0.0)
+    source = source_of(input, generator, rng_state)
+    return apply(input, inplace, Mask(p, kept, broadcast_dims, shard), source)
 
 
 def dropout_mask(

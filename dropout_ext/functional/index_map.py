@@ -28,10 +28,12 @@ def index_map(
         broadcast_dims = (broadcast_dims,)
     if not broadcast_dims and shard is None:
         return None, 0
-    global_shape, start = (shape, [0] * len(shape)) if shard is None else _checked(shape, shard)
+    global_shape, start = (shape, None) if shard is None else _checked(shape, shard)
     shared = _normalized(broadcast_dims, len(shape))
     decisions = row_major([1 if d in shared else size for d, size in enumerate(global_shape)])
     strides = [0 if d in shared else stride for d, stride in enumerate(decisions)]
+    if start is None:
+        return strides, 0
     return strides, sum(s * m for s, m in zip(start, strides, strict=True))
 
 

@@ -6,7 +6,7 @@ from dropout_ext.functional.apply import apply, unchanged
 from dropout_ext.functional.checks import check_depth, check_probability, either_name
 from dropout_ext.functional.mask import Kept, Mask
 from dropout_ext.functional.override import overridable
-from dropout_ext.functional.state import Source
+from dropout_ext.functional.state import source_of
 
 
 @overridable
@@ -47,7 +47,7 @@ def drop_path(
         return unchanged(input)
     kept = None if scale_by_keep else Kept(scale=1.0, shift=0.0, fill=0.0)
     mask = Mask(p, kept, _row_dims(input))
-    return apply(input, inplace, mask, Source(generator, rng_state))
+    return apply(input, inplace, mask, source_of(input, generator, rng_state))
 
 
 @overridable
@@ -81,7 +81,7 @@ def stochastic_depth(
     if not training or p == 0.0:
         return unchanged(input)
     dims = _row_dims(input) if mode == "row" else tuple(range(input.dim()))
-    return apply(input, inplace, Mask(p, None, dims), Source(generator, rng_state))
+    return apply(input, inplace, Mask(p, None, dims), source_of(input, generator, rng_state))
 
 
 def _row_dims(input: Tensor) -> tuple[int, ...]:

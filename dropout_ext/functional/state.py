@@ -51,6 +51,9 @@ class Source(NamedTuple):
     rng_state: Tensor | None = None
 
 
+DEFAULT = Source()
+
+
 def state_of(input: Tensor, source: Source) -> Tensor:
     """The state of one call on ``input``, which is drawn unless it is given.
 
@@ -59,7 +62,7 @@ def state_of(input: Tensor, source: Source) -> Tensor:
 
     Args:
         input: a plain tensor, the local one of a distributed tensor.
-        source: checked by :func:`check_source`.
+        source: of :func:`source_of`.
 
     Returns:
         int64 tensor of shape [2] on the device of the input.
@@ -72,8 +75,16 @@ def state_of(input: Tensor, source: Source) -> Tensor:
     return state
 
 
-def check_source(source: Source, input: Tensor) -> None:
-    """An error unless at most one source is given, and of the right type, shape and device.
+def source_of(input: Tensor, generator: Generator | None, rng_state: Tensor | None) -> Source:
+    """The source that a call names; errors as of :func:`check_source`."""
+    if generator is None and rng_state is None:
+        return DEFAULT
+    check_source(input, generator, rng_state)
+    return Source(generator, rng_state)
+
+
+def check_source(input: Tensor, generator: Generator | None, rng_state: Tensor | None) -> None:
+    """An error unless one source at most is given, and fits the input.
 
     Raises:
         TypeError: the generator or the rng_state is of another type.
@@ -83,13 +94,12 @@ def check_source(source: Source, input: Tensor) -> None:
     Warns:
         UserWarning: ``torch.utils.checkpoint`` will not restore the generator.
     """
-    generator, state = source
     if generator is not None:
-        _check_generator(generator, input, state)
+        _check_generator(generator, input, rng_state)
         if not torch.compiler.is_compiling():
             warn_if_not_restored(generator, stacklevel=4)
-    if state is not None:
-        check_rng_state(state)
+    if rng_state is not None:
+        check_rng_state(rng_state)
 
 
 def check_rng_state(state: Any) -> None:
