@@ -1,5 +1,5 @@
-// The mock CUDA runtime: its devices are this machine's memory. LD_PRELOAD loads it before the real
-// one. It defines what torch calls; all else goes to the real runtime and fails there.
+// The mock CUDA runtime: its devices are this machine's memory. LD_PRELOAD loads it before the
+// real one. It defines what torch calls; all else goes to the real runtime and fails there.
 //
 // Work is what cudaLaunchHostFunc, the copies and memset are given. Kernels of torch cannot run:
 // their launch is an error that names them. The two kinds of streams are as far apart as the
