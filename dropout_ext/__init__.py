@@ -12,7 +12,7 @@ from dropout_ext._check import check_torch_version, load_build
 _build = load_build()
 check_torch_version(_build.TORCH_VERSION, torch.__version__)
 
-from dropout_ext import _tracing, _vmap, functional  # noqa: E402
+from dropout_ext import _tracing, _vmap, _vmap_attention, functional  # noqa: E402
 from dropout_ext._convert import convert_dropout, revert_dropout  # noqa: E402
 from dropout_ext._drop_connect import drop_connect, remove_drop_connect  # noqa: E402
 from dropout_ext._info import build_info  # noqa: E402
@@ -33,6 +33,7 @@ from dropout_ext.modules import (  # noqa: E402
 
 _library = torch.library.Library("dropout_ext", "IMPL")
 _vmap.register(_library)
+_vmap_attention.register(_library)
 _tracing.register(_library)
 __version__ = _build.VERSION
 __all__ = [

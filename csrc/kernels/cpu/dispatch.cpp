@@ -5,11 +5,16 @@
 // scalar path.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <stdexcept>
 #include <string>
+#include <tuple>
+#include <type_traits>
 
 #include "core/mask.h"
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/kernel.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -26,6 +31,13 @@ struct Comparison64 {
   uint64_t tie;
 };
 
+template <class C>
+struct Softmax {
+  void (*forward)(const ScoreBlock<C>&, const RunningSoftmax<C>&);
+  void (*backward)(const ScoreBlock<C>&, C*, const C*, const C*);
+};
+using SoftmaxTypes = std::tuple<Softmax<float>, Softmax<double>>;
+
 namespace scalar {
 #include "core/philox_lanes.inl"
 
@@ -34,6 +46,8 @@ namespace scalar {
 #include "kernels/cpu/keep_words.inl"
 
 #include "kernels/cpu/body.inl"
+
+#include "kernels/cpu/attention.inl"
 }  // namespace scalar
 
 #if DROPOUT_X86
@@ -42,7 +56,7 @@ namespace scalar {
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC push_options
-#pragma GCC target("avx2,f16c")
+#pragma GCC target("avx2,f16c,fma")
 namespace avx2 {
 #include "core/philox_lanes.inl"
 
@@ -51,11 +65,13 @@ namespace avx2 {
 #include "kernels/cpu/keep_words.inl"
 
 #include "kernels/cpu/body.inl"
+
+#include "kernels/cpu/attention.inl"
 }  // namespace avx2
 #pragma GCC pop_options
 
 #pragma GCC push_options
-#pragma GCC target("avx2,f16c,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+#pragma GCC target("avx2,f16c,fma,avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
 namespace avx512 {
 #include "core/philox_lanes.inl"
 
@@ -64,6 +80,8 @@ namespace avx512 {
 #include "kernels/cpu/keep_words.inl"
 
 #include "kernels/cpu/body.inl"
+
+#include "kernels/cpu/attention.inl"
 }  // namespace avx512
 #pragma GCC pop_options
 #pragma GCC diagnostic pop
@@ -75,21 +93,27 @@ struct Implementation {
   const char* name;
   bool supported;
   Run run;
+  SoftmaxTypes softmax;
 };
 
 const Implementation* implementations() {
 #if DROPOUT_X86
   static const Implementation table[kPaths] = {
-      {"scalar", true, scalar::run},
-      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c"), avx2::run},
+      {"scalar", true, scalar::run, scalar::kSoftmax},
+      {"avx2",
+       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c") &&
+           __builtin_cpu_supports("fma"),
+       avx2::run, avx2::kSoftmax},
       {"avx512",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"),
-       avx512::run},
+       avx512::run, avx512::kSoftmax},
   };
 #else
   static const Implementation table[kPaths] = {
-      {"scalar", true, scalar::run}, {"avx2", false, nullptr}, {"avx512", false, nullptr}};
+      {"scalar", true, scalar::run, scalar::kSoftmax},
+      {"avx2", false, nullptr, {}},
+      {"avx512", false, nullptr, {}}};
 #endif
   return table;
 }
@@ -143,5 +167,25 @@ bool set_active_path(Path path) {
 void run(const Plan& plan, const Task& task, int64_t begin, int64_t end) {
   implementations()[static_cast<int>(active_path())].run(plan, task, begin, end);
 }
+
+template <class C>
+void softmax_dropout(const ScoreBlock<C>& block, const RunningSoftmax<C>& running) {
+  const auto& softmax = implementations()[static_cast<int>(active_path())].softmax;
+  std::get<Softmax<C>>(softmax).forward(block, running);
+}
+
+template <class C>
+void softmax_dropout_backward(
+    const ScoreBlock<C>& block, C* gradient, const C* logsumexp, const C* row_dot) {
+  const auto& softmax = implementations()[static_cast<int>(active_path())].softmax;
+  std::get<Softmax<C>>(softmax).backward(block, gradient, logsumexp, row_dot);
+}
+
+template void softmax_dropout(const ScoreBlock<float>&, const RunningSoftmax<float>&);
+template void softmax_dropout(const ScoreBlock<double>&, const RunningSoftmax<double>&);
+template void softmax_dropout_backward(
+    const ScoreBlock<float>&, float*, const float*, const float*);
+template void softmax_dropout_backward(
+    const ScoreBlock<double>&, double*, const double*, const double*);
 
 }  // namespace dropout::cpu
