@@ -94,7 +94,8 @@ void check(const Inputs& inputs, const Options& options);
 
 // [*batch, heads, queries, keys].
 std::vector<c10::SymInt> weights_shape(const Inputs& inputs);
-// Those of the options, else those of the row-major shape; 0 for samples with a state of their own.
+// Those of the options, else those of the row-major shape; 0 for samples with a state of their
+// own.
 std::vector<c10::SymInt> mask_strides(const Inputs& inputs, const Options& options);
 c10::SymFloat scale(const Inputs& inputs, const Options& options);
 // The type that is computed in: float64 for float64, else float32.

@@ -30,9 +30,8 @@ NodePointer<AttentionBackward> make_node(const Options& options) {
 void AttentionBackward::save(const Inputs& inputs, const Result& result) {
   // Detached, for a node must not keep its own output alive.
   const Tensor output = result.output.detach();
-  const Tensor* const tensors[] = {&inputs.query,     &inputs.key,  &inputs.value,
-                                   &inputs.mask,      &inputs.rng_state, &output,
-                                   &result.logsumexp};
+  const Tensor* const tensors[] = {&inputs.query,     &inputs.key, &inputs.value,    &inputs.mask,
+                                   &inputs.rng_state, &output,     &result.logsumexp};
   for (const Tensor* tensor : tensors) {
     saved_.emplace_back(*tensor, /*is_output=*/false);
   }

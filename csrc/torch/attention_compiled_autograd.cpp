@@ -15,11 +15,10 @@ using MaskStrides = decltype(Options::mask_strides);
 using Metadata = std::vector<std::optional<torch::autograd::InputMetadata>>;
 
 std::vector<at::TypePtr> packed_types() {
-  return {
-      IValuePacker<double>::packed_type(),       IValuePacker<bool>::packed_type(),
-      IValuePacker<Factor>::packed_type(),       IValuePacker<MaskStrides>::packed_type(),
-      IValuePacker<c10::SymInt>::packed_type(),  IValuePacker<bool>::packed_type(),
-      IValuePacker<variable_list>::packed_type()};
+  return {IValuePacker<double>::packed_type(),       IValuePacker<bool>::packed_type(),
+          IValuePacker<Factor>::packed_type(),       IValuePacker<MaskStrides>::packed_type(),
+          IValuePacker<c10::SymInt>::packed_type(),  IValuePacker<bool>::packed_type(),
+          IValuePacker<variable_list>::packed_type()};
 }
 
 variable_list apply_packed(

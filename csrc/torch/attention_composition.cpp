@@ -91,8 +91,7 @@ class Block {
   }
 
   Tensor make_scores() const {
-    const Tensor scores =
-        ungrouped(grouped(in_.query * scale_).matmul(transposed(in_.key)));
+    const Tensor scores = ungrouped(grouped(in_.query * scale_).matmul(transposed(in_.key)));
     if (options_.is_causal) {
       const Tensor visible =
           at::ones_symint(
@@ -136,10 +135,9 @@ void for_each_block(const Inputs& inputs, bool is_causal, const Each& each) {
   const int64_t queries = inputs.query.size(-2);
   const int64_t keys = inputs.key.size(-2);
   const int64_t weights_per_query =
-      keys * std::max<int64_t>(1, inputs.query.numel() / std::max<int64_t>(
-          1, queries * inputs.query.size(-1)));
-  const int64_t rows =
-      std::max<int64_t>(1, kWeights / std::max<int64_t>(1, weights_per_query));
+      keys * std::max<int64_t>(
+                 1, inputs.query.numel() / std::max<int64_t>(1, queries * inputs.query.size(-1)));
+  const int64_t rows = std::max<int64_t>(1, kWeights / std::max<int64_t>(1, weights_per_query));
   for (int64_t first = 0; first < queries; first += rows) {
     const int64_t count = std::min(rows, queries - first);
     const int64_t visible = is_causal ? std::min(keys, first + count) : keys;
@@ -148,8 +146,8 @@ void for_each_block(const Inputs& inputs, bool is_causal, const Each& each) {
     each(
         Inputs{
             inputs.query.narrow(-2, first, count), inputs.key.narrow(-2, 0, visible),
-            inputs.value.narrow(-2, 0, visible),
-            has_rows ? mask.narrow(-2, first, count) : mask, inputs.rng_state},
+            inputs.value.narrow(-2, 0, visible), has_rows ? mask.narrow(-2, first, count) : mask,
+            inputs.rng_state},
         first);
   }
 }
@@ -212,9 +210,8 @@ Gradients backward(
       mask_gradient ? at::zeros_like(inputs.mask, type) : Tensor()};
   for_each_block(inputs, options.is_causal, [&](const Inputs& part, int64_t first) {
     const int64_t count = part.query.size(-2);
-    const auto gradients =
-        Block(part, options, inputs, first)
-            .backward(grad_output.narrow(-2, first, count), mask_gradient);
+    const auto gradients = Block(part, options, inputs, first)
+                               .backward(grad_output.narrow(-2, first, count), mask_gradient);
     sums.query.narrow(-2, first, count).copy_(gradients.query);
     sums.key.narrow(-2, 0, part.key.size(-2)).add_(gradients.key);
     sums.value.narrow(-2, 0, part.key.size(-2)).add_(gradients.value);

@@ -10,7 +10,8 @@ bool is_usable(const Tensor& tensor) {
   const int64_t width = tensor.size(-1);
   const bool dense = width <= 1 || tensor.stride(-1) == 1;
   const int64_t pitch = tensor.stride(-2);
-  return dense && (tensor.size(-2) <= 1 || (pitch >= std::max<int64_t>(width, 1) && pitch <= kMaxPitch));
+  return dense &&
+         (tensor.size(-2) <= 1 || (pitch >= std::max<int64_t>(width, 1) && pitch <= kMaxPitch));
 }
 
 template <class C>
@@ -100,13 +101,13 @@ template <class C>
 Operand<C>::Operand(const Tensor& tensor)
     : tensor_(usable<C>(tensor)),
       data_(const_cast<C*>(tensor_.template const_data_ptr<C>())),
-      pitch_(
-          tensor_.size(-2) <= 1 ? std::max<int64_t>(1, tensor_.size(-1)) : tensor_.stride(-2)),
+      pitch_(tensor_.size(-2) <= 1 ? std::max<int64_t>(1, tensor_.size(-1)) : tensor_.stride(-2)),
       heads_(head_offsets(tensor_.sizes().slice(0, tensor_.dim() - 2), tensor_.strides())) {}
 
 template <class C>
 Problem<C>::Problem(const Inputs& inputs, const Options& options)
-    : queries(inputs.query.size(-2)),
+    : query_block(options.is_causal ? kQueryBlock / 2 : kQueryBlock),
+      queries(inputs.query.size(-2)),
       keys(inputs.key.size(-2)),
       width(inputs.query.size(-1)),
       value_width(inputs.value.size(-1)),
@@ -144,7 +145,7 @@ void Problem<C>::fill_from_mask(
     using T = decltype(type);
     const T* const mask = mask_.template const_data_ptr<T>() + first;
     for (int64_t r = 0; r < rows; ++r) {
-      fill_row(scores + r * kKeyBlock, mask + r * by_query, by_key, columns);
+      fill_row(scores + r * kPitch, mask + r * by_query, by_key, columns);
     }
   });
 }
@@ -157,10 +158,9 @@ template <class C>
     fill_from_mask(scores, head, query, rows, key, columns);
   }
   Product<C>{scale, this->query.from(head, query), this->key.from(head / group, key).t(), masked}
-      .into(scores, kKeyBlock, rows, columns, width);
+      .into(scores, kPitch, rows, columns, width);
   return {
       scores,
-      kKeyBlock,
       rows,
       columns,
       is_causal ? query + 1 - key : columns,

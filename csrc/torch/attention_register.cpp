@@ -78,15 +78,16 @@ using FlatForward = decltype(flat_forward<meta::forward>);
 using FlatBackward = decltype(flat_backward<meta::backward>);
 
 TORCH_LIBRARY_FRAGMENT(dropout_ext, m) {
-  // softmax(query @ key^T * scale + attn_mask) with dropout, as the operator dropout has it, times
-  // value; and the logarithms of the sums of the softmax, for backward. Shapes are
+  // softmax(query @ key^T * scale + attn_mask) with dropout, as the operator dropout has it,
+  // times value; and the logarithms of the sums of the softmax, for backward. Shapes are
   // [*batch, Hq, L, E], [*batch, H, S, E] and [*batch, H, S, Ev], where H divides Hq. The mask of
   // dropout is that of the weights, [*batch, Hq, L, S]: mask_strides has one entry for each of
   // their dimensions, the last one 1; those of the leading dimensions that an rng_state of shape
   // [*prefix, 2] counts are ignored.
   m.def(
       "attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask, float p, "
-      "Tensor rng_state, *, bool is_causal=False, float? scale=None, SymInt[]? mask_strides=None, "
+      "Tensor rng_state, *, bool is_causal=False, float? scale=None, SymInt[]? "
+      "mask_strides=None, "
       "SymInt mask_base=0) -> (Tensor output, Tensor logsumexp)",
       {at::Tag::pt2_compliant_tag});
   // The gradients of query, key, value and, if wanted, of a floating attn_mask.
@@ -128,9 +129,9 @@ Gradients backward(
     bool mask_gradient) {
   static const auto handle = find<FlatBackward>("dropout_ext::attention_backward");
   auto [query, key, value, mask] = handle.call(
-      grad_output, in.query, in.key, in.value, optional(in.mask), result.output,
-      result.logsumexp, options.p, in.rng_state, options.is_causal, options.scale,
-      flat_strides(options), options.mask_base, mask_gradient);
+      grad_output, in.query, in.key, in.value, optional(in.mask), result.output, result.logsumexp,
+      options.p, in.rng_state, options.is_causal, options.scale, flat_strides(options),
+      options.mask_base, mask_gradient);
   return {std::move(query), std::move(key), std::move(value), std::move(mask)};
 }
 
@@ -142,8 +143,8 @@ void bind(pybind11::module_& m) {
       "attention",
       [](const Tensor& query, const Tensor& key, const Tensor& value, const OptionalTensor& mask,
          double p, bool is_causal, Factor scale, const Generator& generator,
-         const OptionalTensor& rng_state,
-         const std::optional<std::vector<int64_t>>& mask_strides, int64_t mask_base) {
+         const OptionalTensor& rng_state, const std::optional<std::vector<int64_t>>& mask_strides,
+         int64_t mask_base) {
         const py::gil_scoped_release no_gil;
         Options options{p, is_causal, scale, std::nullopt, mask_base};
         if (mask_strides.has_value()) {

@@ -11,11 +11,33 @@
 #define DROPOUT_WEAK __attribute__((weak))
 extern "C" {
 DROPOUT_WEAK void sgemm_(
-    const char*, const char*, const int*, const int*, const int*, const float*, const float*,
-    const int*, const float*, const int*, const float*, float*, const int*);
+    const char*,
+    const char*,
+    const int*,
+    const int*,
+    const int*,
+    const float*,
+    const float*,
+    const int*,
+    const float*,
+    const int*,
+    const float*,
+    float*,
+    const int*);
 DROPOUT_WEAK void dgemm_(
-    const char*, const char*, const int*, const int*, const int*, const double*, const double*,
-    const int*, const double*, const int*, const double*, double*, const int*);
+    const char*,
+    const char*,
+    const int*,
+    const int*,
+    const int*,
+    const double*,
+    const double*,
+    const int*,
+    const double*,
+    const int*,
+    const double*,
+    double*,
+    const int*);
 DROPOUT_WEAK int MKL_Set_Num_Threads_Local(int);
 }
 #endif
@@ -62,8 +84,7 @@ at::Tensor view(const Matrix<C>& matrix, int64_t rows, int64_t columns) {
 }  // namespace
 
 template <class C>
-void Product<C>::into(
-    C* out, int64_t pitch, int64_t rows, int64_t columns, int64_t depth) const {
+void Product<C>::into(C* out, int64_t pitch, int64_t rows, int64_t columns, int64_t depth) const {
   if (blas<C>() == nullptr) {
     at::Tensor result = view(Matrix<C>{out, pitch}, rows, columns);
     at::addmm_out(

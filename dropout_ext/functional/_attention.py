@@ -16,6 +16,7 @@ from dropout_ext._checks import (
     check_rng_state,
     warn_if_checkpointed,
 )
+from dropout_ext._dtensor import is_dtensor
 from dropout_ext._index_map import Shard, index_map
 from dropout_ext._tracing import traced_draw
 
@@ -88,41 +89,72 @@ def scaled_dot_product_attention(
         return nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
         )
+    _check_dense(query, key, value)
     if generator is not None:
         check_generator(generator, query, rng_state)
         if not torch.compiler.is_compiling():
             warn_if_checkpointed(generator)
     if rng_state is not None:
         check_rng_state(rng_state)
-    aligned = _aligned((query, key, value), enable_gqa)
-    device = query.device.type
-    if torch.is_autocast_enabled(device):
-        cast = functools.partial(_autocast, dtype=torch.get_autocast_dtype(device))
-        aligned = [cast(tensor) for tensor in aligned]
-        attn_mask = None if attn_mask is None else cast(attn_mask)
+    tensors = _aligned((query, key, value), enable_gqa)
     unbatched = max(query.dim(), key.dim(), value.dim()) == 2
     strides, base = None, 0
     if shard is not None:
-        weights = [*aligned[0].shape[:-1], aligned[1].size(-2)]
+        weights = [*tensors[0].shape[:-1], tensors[1].size(-2)]
         strides, base = index_map(weights[1:] if unbatched else weights, (), shard)
         strides = [0, *strides] if strides and unbatched else strides
-    if torch.compiler.is_compiling():
-        state = traced_draw(aligned[0], generator) if rng_state is None else rng_state
-        output: Tensor = torch.ops.dropout_ext.attention(
-            *aligned,
-            attn_mask,
-            dropout_p,
-            state,
-            is_causal=is_causal,
-            scale=scale,
-            mask_strides=strides,
-            mask_base=base,
-        )[0]
-    else:
-        output = _C.attention(
-            *aligned, attn_mask, dropout_p, is_causal, scale, generator, rng_state, strides, base
-        )
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        cast = functools.partial(_autocast, dtype=torch.get_autocast_dtype(device))
+        tensors = [cast(tensor) for tensor in tensors]
+        attn_mask = None if attn_mask is None else cast(attn_mask)
+    attention = _traced if torch.compiler.is_compiling() else _C.attention
+    output = attention(
+        *tensors, attn_mask, dropout_p, is_causal, scale, generator, rng_state, strides, base
+    )
     return output.squeeze(0) if unbatched else output
+
+
+def _traced(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    p: float,
+    is_causal: bool,
+    scale: float | None,
+    generator: Generator | None,
+    rng_state: Tensor | None,
+    mask_strides: list[int] | None,
+    mask_base: int,
+) -> Tensor:
+    """The draw and the operator, which ``_C.attention`` calls in turn."""
+    if rng_state is None:
+        rng_state = traced_draw(query, generator)
+    output: Tensor = torch.ops.dropout_ext.attention(
+        query,
+        key,
+        value,
+        attn_mask,
+        p,
+        rng_state,
+        is_causal=is_causal,
+        scale=scale,
+        mask_strides=mask_strides,
+        mask_base=mask_base,
+    )[0]
+    return output
+
+
+def _check_dense(*tensors: Tensor) -> None:
+    """Of the tensors that torch composes attention for, those that no kernel of ours takes."""
+    for tensor in tensors:
+        if is_dtensor(tensor) or tensor.is_nested:
+            raise RuntimeError(
+                "scaled_dot_product_attention: with dropout, query, key and value must be dense "
+                f"tensors, but got {type(tensor).__name__}. Of a DTensor take to_local(), and say "
+                "by shard which heads and batches it holds; pad a nested tensor"
+            )
 
 
 def _aligned(tensors: Sequence[Tensor], enable_gqa: bool) -> list[Tensor]:
