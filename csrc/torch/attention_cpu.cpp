@@ -106,7 +106,8 @@ Operand<C>::Operand(const Tensor& tensor)
 
 template <class C>
 Problem<C>::Problem(const Inputs& inputs, const Options& options)
-    : queries(inputs.query.size(-2)),
+    : query_block(options.is_causal ? kQueryBlock / 2 : kQueryBlock),
+      queries(inputs.query.size(-2)),
       keys(inputs.key.size(-2)),
       width(inputs.query.size(-1)),
       value_width(inputs.value.size(-1)),
@@ -144,7 +145,7 @@ void Problem<C>::fill_from_mask(
     using T = decltype(type);
     const T* const mask = mask_.template const_data_ptr<T>() + first;
     for (int64_t r = 0; r < rows; ++r) {
-      fill_row(scores + r * kKeyBlock, mask + r * by_query, by_key, columns);
+      fill_row(scores + r * kPitch, mask + r * by_query, by_key, columns);
     }
   });
 }
@@ -157,10 +158,9 @@ template <class C>
     fill_from_mask(scores, head, query, rows, key, columns);
   }
   Product<C>{scale, this->query.from(head, query), this->key.from(head / group, key).t(), masked}
-      .into(scores, kKeyBlock, rows, columns, width);
+      .into(scores, kPitch, rows, columns, width);
   return {
       scores,
-      kKeyBlock,
       rows,
       columns,
       is_causal ? query + 1 - key : columns,

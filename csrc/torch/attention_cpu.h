@@ -15,9 +15,10 @@
 
 namespace dropout::attention::cpu {
 
-// Queries of a block of scores. Divides kKeyBlock.
-constexpr int64_t kQueryBlock = 64;
+// Most queries of a block of scores.
+constexpr int64_t kQueryBlock = 128;
 using ::dropout::cpu::kKeyBlock;
+using ::dropout::cpu::kPitch;
 
 // The position of every head of every batch in memory, or in the mask of dropout, heads fastest.
 // `strides` may go on with those of queries and keys, which are not looked at.
@@ -58,8 +59,10 @@ struct Problem {
   }
 
   std::vector<int64_t> weights;  // their shape
-  int64_t heads;                 // of all batches
-  int64_t group;                 // heads that share their keys
+  int64_t query_block;  // queries of a block, divides kKeyBlock: small where blocks on the
+                        // diagonal are half in vain
+  int64_t heads;        // of all batches
+  int64_t group;        // heads that share their keys
   int64_t queries, keys, width, value_width;
   bool is_causal;
   C scale;

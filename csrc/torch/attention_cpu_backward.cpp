@@ -74,15 +74,16 @@ class Worker {
  public:
   Worker(const Problem<C>& problem, const Saved<C>& saved, const Outputs<C>& outputs)
       : p_(problem), saved_(saved), out_(outputs) {
-    scores_ = scratch<C>(memory_, kQueryBlock * kKeyBlock);
-    slope_ = scratch<C>(memory_, kQueryBlock * kKeyBlock);
+    scores_ = scratch<C>(memory_, kQueryBlock * kPitch);
+    slope_ = scratch<C>(memory_, kQueryBlock * kPitch);
   }
 
   void run(int64_t key_head, int64_t split, int64_t begin, int64_t end) {
     for (int64_t key = begin; key < end; key += kKeyBlock) {
       bool add = false;
       for (int64_t head = key_head * p_.group; head < (key_head + 1) * p_.group; ++head) {
-        for (int64_t query = p_.is_causal ? key : 0; query < p_.queries; query += kQueryBlock) {
+        for (int64_t query = p_.is_causal ? key : 0; query < p_.queries;
+             query += p_.query_block) {
           block(head, query, key, add, {split, /*add=*/key > begin});
           add = true;
         }
@@ -100,14 +101,14 @@ class Worker {
   };
 
   void block(int64_t head, int64_t query, int64_t key, bool add, QueryGradient of_query) {
-    const int64_t rows = std::min(kQueryBlock, p_.queries - query);
+    const int64_t rows = std::min(p_.query_block, p_.queries - query);
     const int64_t columns = p_.columns(key, query + rows - 1);
     const int64_t key_head = head / p_.group;
     const Matrix<C> grad = saved_.grad_output.from(head, query);
-    const Matrix<C> weights{scores_, kKeyBlock};
-    const Matrix<C> slope{slope_, kKeyBlock};
+    const Matrix<C> weights{scores_, kPitch};
+    const Matrix<C> slope{slope_, kPitch};
     Product<C>{p_.dropout_scale, grad, p_.value.from(key_head, key).t(), false}.into(
-        slope_, kKeyBlock, rows, columns, p_.value_width);
+        slope_, kPitch, rows, columns, p_.value_width);
     const int64_t row = head * p_.queries + query;
     ::dropout::cpu::softmax_dropout_backward<C>(
         p_.scores(scores_, head, query, rows, key, columns), slope_, saved_.logsumexp + row,
@@ -142,7 +143,7 @@ class Worker {
                      query * by_query + key * by_key;
     for (int64_t r = 0; r < rows; ++r) {
       C* const to = first + r * by_query;
-      const C* const slope = slope_ + r * kKeyBlock;
+      const C* const slope = slope_ + r * kPitch;
       for (int64_t c = 0; c < columns; ++c) {
         to[c * by_key] += slope[c];
       }

@@ -12,11 +12,11 @@ class Worker {
  public:
   Worker(const Problem<C>& problem, const Operand<C>& output, C* logsumexp)
       : p_(problem), output_(output), logsumexp_(logsumexp) {
-    scores_ = scratch<C>(memory_, kQueryBlock * kKeyBlock);
+    scores_ = scratch<C>(memory_, kQueryBlock * kPitch);
   }
 
   void run(int64_t head, int64_t query) {
-    const int64_t rows = std::min(kQueryBlock, p_.queries - query);
+    const int64_t rows = std::min(p_.query_block, p_.queries - query);
     const int64_t last = query + rows - 1;
     std::fill_n(max_, rows, -std::numeric_limits<C>::infinity());
     std::fill_n(sum_, rows, C{0});
@@ -27,7 +27,7 @@ class Worker {
       if (key > 0) {
         multiply_rows(head, query, rows, rescale_);
       }
-      Product<C>{1, {scores_, kKeyBlock}, p_.value.from(head / p_.group, key), key > 0}.into(
+      Product<C>{1, {scores_, kPitch}, p_.value.from(head / p_.group, key), key > 0}.into(
           output_.at(head, query), output_.pitch(), rows, p_.value_width, columns);
     }
     finish(head, query, rows);
@@ -75,12 +75,12 @@ void run(const Inputs& inputs, const Options& options, const Result& result) {
   const bool direct = result.output.scalar_type() == kType;
   const Operand<C> output(direct ? result.output : at::empty(result.output.sizes(), kType));
   C* const logsumexp = result.logsumexp.mutable_data_ptr<C>();
-  const int64_t blocks = divide_up(problem.queries, kQueryBlock);
+  const int64_t blocks = divide_up(problem.queries, problem.query_block);
   parallel_for(0, problem.heads * blocks, 1, [&](int64_t begin, int64_t end) {
     const SingleThreadedProducts single_threaded;
     Worker<C> worker(problem, output, logsumexp);
     for (int64_t task = begin; task < end; ++task) {
-      worker.run(task / blocks, task % blocks * kQueryBlock);
+      worker.run(task / blocks, task % blocks * problem.query_block);
     }
   });
   if (!direct) {

@@ -13,6 +13,7 @@ from dropout_ext.functional.checks import check_probability
 from dropout_ext.functional.index_map import Shard, index_map
 from dropout_ext.functional.override import overridable_by_any
 from dropout_ext.functional.state import Source, check_source, state_of
+from dropout_ext.integration.dtensor import is_dtensor
 
 
 @overridable_by_any
@@ -67,26 +68,27 @@ def scaled_dot_product_attention(
         return nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
         )
+    _check_dense(query, key, value)
     source = Source(generator, rng_state)
     check_source(source, query)
-    aligned = _aligned((query, key, value), enable_gqa)
-    device = query.device.type
-    if torch.is_autocast_enabled(device):
-        cast = functools.partial(_autocast, dtype=torch.get_autocast_dtype(device))
-        aligned = [cast(tensor) for tensor in aligned]
-        attn_mask = None if attn_mask is None else cast(attn_mask)
+    tensors = _aligned((query, key, value), enable_gqa)
     unbatched = max(query.dim(), key.dim(), value.dim()) == 2
     strides, base = None, 0
     if shard is not None:
-        weights = [*aligned[0].shape[:-1], aligned[1].size(-2)]
+        weights = [*tensors[0].shape[:-1], tensors[1].size(-2)]
         strides, base = index_map(weights[1:] if unbatched else weights, (), shard)
         strides = [0, *strides] if strides and unbatched else strides
+    device = query.device.type
+    if torch.is_autocast_enabled(device):
+        cast = functools.partial(_autocast, dtype=torch.get_autocast_dtype(device))
+        tensors = [cast(tensor) for tensor in tensors]
+        attn_mask = None if attn_mask is None else cast(attn_mask)
     if torch.compiler.is_compiling():
         output: Tensor = torch.ops.dropout_ext.attention(
-            *aligned,
+            *tensors,
             attn_mask,
             dropout_p,
-            state_of(aligned[0], source),
+            state_of(tensors[0], source),
             is_causal=is_causal,
             scale=scale,
             mask_strides=strides,
@@ -94,9 +96,20 @@ def scaled_dot_product_attention(
         )[0]
     else:
         output = _C.attention(
-            *aligned, attn_mask, dropout_p, is_causal, scale, generator, rng_state, strides, base
+            *tensors, attn_mask, dropout_p, is_causal, scale, generator, rng_state, strides, base
         )
     return output.squeeze(0) if unbatched else output
+
+
+def _check_dense(*tensors: Tensor) -> None:
+    """Of the tensors that torch composes attention for, those that no kernel of ours takes."""
+    for tensor in tensors:
+        if is_dtensor(tensor) or tensor.is_nested:
+            raise RuntimeError(
+                "scaled_dot_product_attention: with dropout, query, key and value must be dense "
+                f"tensors, but got {type(tensor).__name__}. Of a DTensor take to_local(), and say "
+                "by shard which heads and batches it holds; pad a nested tensor"
+            )
 
 
 def _aligned(tensors: Sequence[Tensor], enable_gqa: bool) -> list[Tensor]:

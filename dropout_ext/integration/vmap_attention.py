@@ -113,6 +113,4 @@ def _attention_backward(
 def register(library: torch.library.Library) -> None:
     """Registers the rules for as long as the library lives."""
     torch.library.register_vmap("dropout_ext::attention", _attention, lib=library)
-    torch.library.register_vmap(
-        "dropout_ext::attention_backward", _attention_backward, lib=library
-    )
+    torch.library.register_vmap("dropout_ext::attention_backward", _attention_backward, lib=library)

@@ -62,8 +62,6 @@ def composed(
 def leaves(*tensors: Tensor, dtype: torch.dtype | None = None) -> list[Tensor]:
     """Copies that require gradients, of the same strides."""
     return [
-        torch.empty_strided(t.shape, t.stride(), dtype=dtype or t.dtype)
-        .copy_(t)
-        .requires_grad_()
+        torch.empty_strided(t.shape, t.stride(), dtype=dtype or t.dtype).copy_(t).requires_grad_()
         for t in tensors
     ]

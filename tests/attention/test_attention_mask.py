@@ -25,7 +25,11 @@ def kept(query: Tensor, key: Tensor, p: float, **arguments: object) -> Tensor:
     size = key.size(-2)
     identity = torch.eye(size, dtype=query.dtype).expand(*key.shape[:-1], size)
     output = F.scaled_dot_product_attention(
-        query, key, identity, dropout_p=p, **arguments  # type: ignore[arg-type]
+        query,
+        key,
+        identity,
+        dropout_p=p,
+        **arguments,  # type: ignore[arg-type]
     )
     return output != 0
 

@@ -95,9 +95,9 @@ def test_vmap_of_masks() -> None:
     query, key, value = tensors()
 
     def gradients(mask: Tensor, query: Tensor) -> tuple[Tensor, ...]:
-        return grad(
-            lambda m, q: drop(q, key, value, attn_mask=m).square().sum(), argnums=(0, 1)
-        )(mask, query)
+        return grad(lambda m, q: drop(q, key, value, attn_mask=m).square().sum(), argnums=(0, 1))(
+            mask, query
+        )
 
     masks = random(3, 6, 9, seed=4)
     queries = torch.stack([query, query * 2, query * 3])

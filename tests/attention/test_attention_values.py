@@ -33,16 +33,6 @@ def in_dtype(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return leaves(mask, dtype=dtype)[0]
 
 
-def compute_in_float32(function: Any) -> Any:
-    """Half precision is not what the composition multiplies in, here or in torch."""
-
-    def wrapper(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:
-        wide = [t.float() for t in (query, key, value)]
-        return function(*wide, **arguments).to(query.dtype)
-
-    return wrapper
-
-
 def check(tensors: list[Tensor], dtype: torch.dtype, **arguments: Any) -> None:
     mask = arguments.pop("attn_mask", None)
     narrow = [t.to(dtype) for t in tensors]
@@ -57,7 +47,7 @@ def check(tensors: list[Tensor], dtype: torch.dtype, **arguments: Any) -> None:
         )
 
     exact = results(composed, torch.float64)
-    plain = results(compute_in_float32(composed) if dtype.itemsize == 2 else composed, dtype)
+    plain = results(composed, dtype)
     ours = results(F.scaled_dot_product_attention, dtype)
     for name, truth, theirs, found in zip(
         ("output", "query", "key", "value", "mask"), exact, plain, ours, strict=False
@@ -65,9 +55,10 @@ def check(tensors: list[Tensor], dtype: torch.dtype, **arguments: Any) -> None:
         assert found.dtype == dtype and found.shape == truth.shape, name
         error = (found.double() - truth).abs().max().item()
         allowed = (theirs.double() - truth).abs().max().item()
-        # Where the composition is exact, as with one key, or is the truth itself, in float64.
+        # Where the composition is the truth itself, in float64, or happens to round to it: with
+        # one key, or a mask that shifts all scores of a row, the exact gradient is 0.
         compute = torch.float64 if dtype == torch.float64 else torch.float32
-        floor = 16 * torch.finfo(compute).eps * max(1.0, truth.abs().max().item())
+        floor = 100 * torch.finfo(compute).eps * max(1.0, truth.abs().max().item())
         assert error <= 2 * allowed + floor, f"{name}: {error} > 2 * {allowed}"
 
 
@@ -138,13 +129,14 @@ def test_masks_of_grouped_heads(shape: tuple[int, ...]) -> None:
 
 
 def test_float_mask_of_half_precision() -> None:
+    """As torch has it, a mask of float32 may go with half precision; it keeps its own."""
     tensors = [random(1, 2, 9, 8, seed=seed, dtype=torch.bfloat16) for seed in range(3)]
-    mask = random(9, 9).requires_grad_()
-    ours = run(F.scaled_dot_product_attention, leaves(*tensors), attn_mask=mask)
-    plain = run(compute_in_float32(composed), leaves(*tensors), attn_mask=mask)
+    masks = leaves(random(9, 9), random(9, 9))
+    ours = run(F.scaled_dot_product_attention, leaves(*tensors), attn_mask=masks[0])
+    exact = run(composed, leaves(*tensors, dtype=torch.float64), attn_mask=masks[1])
     assert ours[4].dtype == torch.float32
-    for a, b in zip(ours, plain, strict=True):
-        torch.testing.assert_close(a, b, atol=2e-2, rtol=2e-2)
+    for a, b in zip(ours, exact, strict=True):
+        torch.testing.assert_close(a.double(), b.double(), atol=1e-2, rtol=1e-2)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -166,9 +158,22 @@ def test_layouts() -> None:
     packed = random(2, 70, 3, 4, 8)
     heads = [packed[:, :, k].transpose(1, 2) for k in range(3)]
     columns = [t.contiguous().mT.contiguous().mT for t in heads]
-    shared = [heads[0], *(t[:, :1].expand(2, 4, 70, 8) for t in heads[1:])]
-    for tensors in (heads, columns, shared):
+    for tensors in (heads, columns):
         check(list(tensors), torch.float32)
+
+
+def test_heads_that_are_expanded() -> None:
+    given = [random(2, 4, 70, 8), random(2, 1, 70, 8, seed=1), random(2, 1, 70, 8, seed=2)]
+
+    def expanded(function: Any) -> Any:
+        def call(query: Tensor, key: Tensor, value: Tensor, **arguments: Any) -> Tensor:
+            return function(query, key.expand_as(query), value.expand_as(query), **arguments)
+
+        return call
+
+    ours = run(expanded(F.scaled_dot_product_attention), leaves(*given))
+    for a, b in zip(ours, run(expanded(composed), leaves(*given)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
 def test_gradient_that_is_expanded() -> None:

@@ -10,15 +10,15 @@ namespace dropout::cpu {
 
 // Most keys of a block.
 constexpr int64_t kKeyBlock = 512;
-// The distance of rows is a multiple of this, so that vectors may run over the end of a row.
-constexpr int64_t kPitch = 16;
+// The distance of the rows of a block: vectors may run over the end of a row, and elements of a
+// column must not share the sets of a cache, as they would at a power of two.
+constexpr int64_t kPitch = kKeyBlock + 16;
 
 // Scores of `rows` queries and `columns` keys. The weight of query r and key c has the mask index
 // first + r * mask_stride + c.
 template <class C>
 struct ScoreBlock {
   C* scores;
-  int64_t pitch;
   int64_t rows;
   int64_t columns;
   int64_t visible;  // query r attends to the keys c < visible + r, and no others
@@ -42,7 +42,7 @@ template <class C>
 void softmax_dropout(const ScoreBlock<C>& block, const RunningSoftmax<C>& running);
 
 // Scores become the weights P = exp(score - logsumexp), and 0 where they are dropped; `gradient`,
-// of the same pitch, that of the kept weights, becomes that of the scores,
+// of the same layout, that of the kept weights, becomes that of the scores,
 //   P * (gradient if kept, else 0, - row_dot).
 template <class C>
 void softmax_dropout_backward(

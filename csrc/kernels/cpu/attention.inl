@@ -105,7 +105,7 @@ inline __attribute__((always_inline)) void for_each_row(const ScoreBlock<C>& blo
     for (int64_t k = 0; k < rows; ++k) {
       const int64_t row = begin + k;
       const int64_t n = std::min(block.columns, std::max<int64_t>(0, block.visible + row));
-      C* const scores = block.scores + row * block.pitch;
+      C* const scores = block.scores + row * kPitch;
       std::fill(
           scores + n, scores + divide_up(n, Wide<C>::kLanes) * Wide<C>::kLanes,
           -std::numeric_limits<C>::infinity());
@@ -175,7 +175,7 @@ template <class C>
 void softmax_dropout_backward(
     const ScoreBlock<C>& block, C* gradient, const C* logsumexp, const C* row_dot) {
   for_each_row(block, [&](int64_t row, int64_t n, C* scores, const uint64_t* words) {
-    C* const slope = gradient + row * block.pitch;
+    C* const slope = gradient + row * kPitch;
     const auto relative = broadcast(logsumexp[row]);
     const auto dot = broadcast(row_dot[row]);
     for_each_vector<C>(n, words, [&](int64_t j, uint64_t keep) {
