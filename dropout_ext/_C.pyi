@@ -15,6 +15,19 @@ def dropout(
     fill: float = 0.0,
 ) -> Tensor: ...
 def plain_dropout(input: Tensor, p: float, inplace: bool) -> Tensor: ...
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    p: float,
+    is_causal: bool,
+    scale: float | None,
+    generator: Generator | None,
+    rng_state: Tensor | None,
+    mask_strides: list[int] | None,
+    mask_base: int,
+) -> Tensor: ...
 def alpha_coefficients(p: float) -> tuple[float, float, float]: ...
 def register_generator(generator: Generator) -> int: ...
 def cpu_path() -> str: ...

@@ -6,11 +6,19 @@
 #include "torch/ops.h"
 
 namespace dropout {
+
+namespace attention {
+
+void define(torch::Library& m);  // see attention_ops.cpp
+
+}  // namespace attention
+
 namespace {
 
 using c10::DispatchKey;
 
 TORCH_LIBRARY(dropout_ext, m) {
+  attention::define(m);
   // generator -> rng_state, int64 of shape [*batch, 2] on the device of the input: for each of
   // the batch the (seed, offset) of one call.
   m.def(

@@ -14,6 +14,13 @@
 #endif
 
 namespace dropout {
+
+namespace attention {
+
+void bind(pybind11::module_& m);  // see attention_ops.cpp
+
+}  // namespace attention
+
 namespace {
 
 namespace py = pybind11;
@@ -92,6 +99,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
       py::arg("generator") = py::none(), py::arg("rng_state") = py::none(),
       py::arg("mask_strides") = py::none(), py::arg("mask_base") = 0,
       py::arg("scale") = py::none(), py::arg("shift") = 0.0, py::arg("fill") = 0.0);
+  attention::bind(m);
   m.def("alpha_coefficients", alpha_coefficients_from_python, py::arg("p"));
   m.def("register_generator", register_generator, py::arg("generator"));
   m.def("cpu_path", [] { return cpu::path_name(cpu::active_path()); });

@@ -1,16 +1,22 @@
-"""Attention whose dropout is ours: torch's fused kernels have masks of their own."""
+"""Attention whose dropout is ours, and whose weights are never held."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
 
+from dropout_ext import _C
 from dropout_ext.functional.checks import check_probability
-from dropout_ext.functional.elementwise import dropout
+from dropout_ext.functional.index_map import Shard, index_map
+from dropout_ext.functional.override import overridable_by_any
+from dropout_ext.functional.state import Source, check_source, state_of
+from dropout_ext.integration.dtensor import is_dtensor
 
 
+@overridable_by_any
 def scaled_dot_product_attention(
     query: Tensor,
     key: Tensor,
@@ -22,25 +28,32 @@ def scaled_dot_product_attention(
     enable_gqa: bool = False,
     *,
     generator: Generator | None = None,
+    rng_state: Tensor | None = None,
+    shard: Shard | None = None,
 ) -> Tensor:
     """:func:`torch.nn.functional.scaled_dot_product_attention`, with this package's dropout.
 
-    Without dropout it is torch's own. With it, the attention weights are materialised, as by
-    torch on the CPU; its fused CUDA kernels, which do not, cannot be given a mask. As in torch's
-    own composition, float16 and bfloat16 are computed in float32, and a query that may attend to
-    nothing gives zeros.
+    Without dropout it is torch's own. With it, the result is that of
+    ``dropout(softmax(scores), dropout_p, rng_state=rng_state) @ value``, but the weights are never
+    held: forward and backward compute them block by block, and backward keeps the inputs, the
+    output, one number for each query and 16 bytes. The mask is that of the weights, bit for bit,
+    so :func:`dropout_mask` of shape (..., Hq, L, S) gives it. float16 and bfloat16 are computed
+    in float32. A query that may attend to nothing gives zeros, and zero gradients.
 
     Args:
         query: tensor of shape (..., Hq, L, E), float64, float32, bfloat16 or float16.
         key: tensor of shape (..., H, S, E), of the dtype of query.
         value: tensor of shape (..., H, S, Ev), of the dtype of query.
-        attn_mask: broadcastable to (..., L, S); boolean, True = may attend, or floating point, to
-            be added to the scores.
+        attn_mask: broadcastable to (..., Hq, L, S); boolean, True = may attend, or floating point,
+            to be added to the scores.
         dropout_p: probability of a weight to be dropped, in [0, 1].
         is_causal: query i attends to keys 0 ... i alone; excludes attn_mask.
         scale: of the scores; by default ``1 / sqrt(E)``.
         enable_gqa: if True, Hq may be a multiple of H; else they are the same.
         generator: takes the place of the default generator of the input's device.
+        rng_state: the state of the mask, see :func:`dropout_ext.rng_state`; nothing is drawn then.
+        shard: ``((..., Hq, L, S), start)`` if the weights are a piece of larger ones: their whole
+            shape, and the coordinates at which the piece begins.
 
     Returns:
         Tensor of shape (..., Hq, L, Ev), of the dtype of query.
@@ -55,77 +68,60 @@ def scaled_dot_product_attention(
         return nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
         )
-    if is_causal and attn_mask is not None:
-        raise RuntimeError(
-            "scaled_dot_product_attention: Explicit attn_mask should not be set when "
-            "is_causal=True, but got both"
-        )
+    _check_dense(query, key, value)
+    source = Source(generator, rng_state)
+    check_source(source, query)
+    tensors = _aligned((query, key, value), enable_gqa)
+    unbatched = max(query.dim(), key.dim(), value.dim()) == 2
+    strides, base = None, 0
+    if shard is not None:
+        weights = [*tensors[0].shape[:-1], tensors[1].size(-2)]
+        strides, base = index_map(weights[1:] if unbatched else weights, (), shard)
+        strides = [0, *strides] if strides and unbatched else strides
     device = query.device.type
-    compose = functools.partial(
-        _compose, p=dropout_p, is_causal=is_causal, scale=scale, gqa=enable_gqa, generator=generator
-    )
-    if not torch.is_autocast_enabled(device):
-        return compose(query, key, value, attn_mask)
-    cast = functools.partial(_autocast, dtype=torch.get_autocast_dtype(device))
-    mask = None if attn_mask is None else cast(attn_mask)
-    with torch.autocast(device, enabled=False):  # it would round the scores to that type
-        return compose(cast(query), cast(key), cast(value), mask)
+    if torch.is_autocast_enabled(device):
+        cast = functools.partial(_autocast, dtype=torch.get_autocast_dtype(device))
+        tensors = [cast(tensor) for tensor in tensors]
+        attn_mask = None if attn_mask is None else cast(attn_mask)
+    if torch.compiler.is_compiling():
+        output: Tensor = torch.ops.dropout_ext.attention(
+            *tensors,
+            attn_mask,
+            dropout_p,
+            state_of(tensors[0], source),
+            is_causal=is_causal,
+            scale=scale,
+            mask_strides=strides,
+            mask_base=base,
+        )[0]
+    else:
+        output = _C.attention(
+            *tensors, attn_mask, dropout_p, is_causal, scale, generator, rng_state, strides, base
+        )
+    return output.squeeze(0) if unbatched else output
+
+
+def _check_dense(*tensors: Tensor) -> None:
+    """Of the tensors that torch composes attention for, those that no kernel of ours takes."""
+    for tensor in tensors:
+        if is_dtensor(tensor) or tensor.is_nested:
+            raise RuntimeError(
+                "scaled_dot_product_attention: with dropout, query, key and value must be dense "
+                f"tensors, but got {type(tensor).__name__}. Of a DTensor take to_local(), and say "
+                "by shard which heads and batches it holds; pad a nested tensor"
+            )
+
+
+def _aligned(tensors: Sequence[Tensor], enable_gqa: bool) -> list[Tensor]:
+    """Of the same number of dimensions, three at least, whose batches are broadcast."""
+    own = 3 if enable_gqa else 2  # dimensions that each tensor keeps
+    batches = [tensor.shape[:-own] for tensor in tensors]
+    if not batches[0] == batches[1] == batches[2]:
+        batch = torch.broadcast_shapes(*batches)
+        tensors = [tensor.expand(*batch, *tensor.shape[-own:]) for tensor in tensors]
+    return [tensor.unsqueeze(0) if tensor.dim() == 2 else tensor for tensor in tensors]
 
 
 def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     eligible = tensor.is_floating_point() and tensor.dtype != torch.float64
     return tensor.to(dtype) if eligible else tensor
-
-
-def _compose(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    *,
-    p: float,
-    is_causal: bool,
-    scale: float | None,
-    gqa: bool,
-    generator: Generator | None,
-) -> Tensor:
-    dtype = query.dtype
-    if not dtype == key.dtype == value.dtype:
-        raise RuntimeError(
-            "Expected query, key, and value to have the same dtype, but got query.dtype: "
-            f"{dtype} key.dtype: {key.dtype} and value.dtype: {value.dtype} instead."
-        )
-    if mask is not None and mask.dtype not in (torch.bool, torch.float32, dtype):
-        raise RuntimeError(
-            "Expected attn_mask dtype to be bool or float or to match query dtype, but got "
-            f"attn_mask.dtype: {mask.dtype} and  query.dtype: {dtype} instead."
-        )
-    if dtype in (torch.float16, torch.bfloat16):
-        query, key, value = query.float(), key.float(), value.float()
-    if gqa:
-        key, value = _repeat_heads(key, query), _repeat_heads(value, query)
-    factor = query.size(-1) ** -0.5 if scale is None else scale
-    scores = (query * factor) @ key.transpose(-2, -1)
-    if is_causal:
-        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~allowed, float("-inf"))
-    weights = scores.softmax(-1) if mask is None else _masked_softmax(scores, mask)
-    return (dropout(weights, p, generator=generator) @ value).to(dtype)
-
-
-def _repeat_heads(tensor: Tensor, query: Tensor) -> Tensor:
-    if query.size(-3) % tensor.size(-3) != 0:
-        raise RuntimeError(
-            "scaled_dot_product_attention: with enable_gqa the heads of query must be a multiple "
-            f"of those of key and value, but got {query.size(-3)} and {tensor.size(-3)}"
-        )
-    return tensor.repeat_interleave(query.size(-3) // tensor.size(-3), -3)
-
-
-def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    boolean = mask.dtype == torch.bool
-    mask = mask.expand_as(scores)
-    scores = scores.masked_fill(~mask, float("-inf")) if boolean else scores + mask
-    nothing = scores.isneginf().all(-1, keepdim=True)
-    # Filled on both sides of the softmax: neither its result nor its derivative is NaN then.
-    return scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)

@@ -2,10 +2,11 @@
 
 from torch.library import Library
 
-from dropout_ext.integration import tracing, vmap
+from dropout_ext.integration import tracing, vmap, vmap_attention
 
 
 def register(library: Library) -> None:
     """Registers what tracers and vmap make of the operators, for as long as the library lives."""
     vmap.register(library)
+    vmap_attention.register(library)
     tracing.register(library)

@@ -47,7 +47,7 @@ def _draw(op: Any, input: Tensor, *, batch: Sequence[int] | None = None, **sourc
     return states
 
 
-def _leading(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+def leading(tensor: Tensor, dim: int | None, size: int) -> Tensor:
     return tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
 
 
@@ -61,9 +61,9 @@ def _dropout_arguments(
         shared = shared if mask_strides is None else list(mask_strides)
         shared.insert(input_dim, 0)  # the samples share their decisions
         return input, rng_state, shared, input_dim
-    states = _leading(rng_state, state_dim, info.batch_size)
+    states = leading(rng_state, state_dim, info.batch_size)
     strides = None if mask_strides is None else [0, *mask_strides]
-    return _leading(input, input_dim, info.batch_size), states, strides, 0
+    return leading(input, input_dim, info.batch_size), states, strides, 0
 
 
 def _without(shape: torch.Size, dim: int) -> torch.Size:
@@ -96,7 +96,7 @@ def _dropout_mask(
     mask_strides: list[int] | None = None,
     mask_base: int = 0,
 ) -> tuple[Tensor, int]:
-    states = _leading(rng_state, in_dims[2], info.batch_size)
+    states = leading(rng_state, in_dims[2], info.batch_size)
     strides = None if mask_strides is None else [0, *mask_strides]
     size = [info.batch_size, *size]
     return _ops.dropout_mask(size, p, states, mask_strides=strides, mask_base=mask_base), 0

@@ -176,3 +176,33 @@ struct Vector<bool> : VectorBase {
     store<kStream>(y, _mm256_and_si256(keep, _mm256_set1_epi8(1)));
   }
 };
+
+// See attention.inl.
+template <class C>
+struct Wide;
+
+template <>
+struct Wide<float> {
+  using Vector = __m256;
+  typedef int32_t Integers __attribute__((vector_size(32)));
+  static constexpr int kLanes = 8;
+
+  static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
+  static Vector maximum(Vector a, Vector b) { return _mm256_max_ps(a, b); }
+  static Vector keep(uint64_t bits, Vector x) {
+    return _mm256_and_ps(x, _mm256_castsi256_ps(expand_bits32(bits)));
+  }
+};
+
+template <>
+struct Wide<double> {
+  using Vector = __m256d;
+  typedef int64_t Integers __attribute__((vector_size(32)));
+  static constexpr int kLanes = 4;
+
+  static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_pd(a, b, c); }
+  static Vector maximum(Vector a, Vector b) { return _mm256_max_pd(a, b); }
+  static Vector keep(uint64_t bits, Vector x) {
+    return _mm256_and_pd(x, _mm256_castsi256_pd(expand_bits64(bits)));
+  }
+};

@@ -183,3 +183,33 @@ struct Vector<bool> : VectorBase {
     store<kStream>(y, _mm512_maskz_set1_epi8(bits, 1));
   }
 };
+
+// See attention.inl.
+template <class C>
+struct Wide;
+
+template <>
+struct Wide<float> {
+  using Vector = __m512;
+  typedef int32_t Integers __attribute__((vector_size(64)));
+  static constexpr int kLanes = 16;
+
+  static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_ps(a, b, c); }
+  static Vector maximum(Vector a, Vector b) { return _mm512_max_ps(a, b); }
+  static Vector keep(uint64_t bits, Vector x) {
+    return _mm512_maskz_mov_ps(static_cast<__mmask16>(bits), x);
+  }
+};
+
+template <>
+struct Wide<double> {
+  using Vector = __m512d;
+  typedef int64_t Integers __attribute__((vector_size(64)));
+  static constexpr int kLanes = 8;
+
+  static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm512_fmadd_pd(a, b, c); }
+  static Vector maximum(Vector a, Vector b) { return _mm512_max_pd(a, b); }
+  static Vector keep(uint64_t bits, Vector x) {
+    return _mm512_maskz_mov_pd(static_cast<__mmask8>(bits), x);
+  }
+};

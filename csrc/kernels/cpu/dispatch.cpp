@@ -5,11 +5,16 @@
 // scalar path.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
+#include <limits>
 #include <stdexcept>
 #include <string>
+#include <tuple>
+#include <type_traits>
 
 #include "core/mask.h"
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/kernel.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -27,6 +32,13 @@ struct Comparison64 {
   uint64_t tie;
 };
 
+template <class C>
+struct Softmax {
+  void (*forward)(const ScoreBlock<C>&, const RunningSoftmax<C>&);
+  void (*backward)(const ScoreBlock<C>&, C*, const C*, const C*);
+};
+using SoftmaxTypes = std::tuple<Softmax<float>, Softmax<double>>;
+
 namespace scalar {
 #include "core/philox_lanes.inl"
 
@@ -35,6 +47,8 @@ namespace scalar {
 #include "kernels/cpu/keep_words.inl"
 
 #include "kernels/cpu/body.inl"
+
+#include "kernels/cpu/attention.inl"
 }  // namespace scalar
 
 #if DROPOUT_X86
@@ -47,6 +61,8 @@ namespace avx2 {
 #include "kernels/cpu/keep_words.inl"
 
 #include "kernels/cpu/body.inl"
+
+#include "kernels/cpu/attention.inl"
 }  // namespace avx2
 #include "kernels/cpu/target_end.inl"
 
@@ -59,6 +75,8 @@ namespace avx512 {
 #include "kernels/cpu/keep_words.inl"
 
 #include "kernels/cpu/body.inl"
+
+#include "kernels/cpu/attention.inl"
 }  // namespace avx512
 #include "kernels/cpu/target_end.inl"
 #endif
@@ -69,6 +87,7 @@ struct Implementation {
   const char* name;
   bool supported;
   Run run;
+  SoftmaxTypes softmax;
 };
 
 #if DROPOUT_X86
@@ -82,16 +101,19 @@ bool supports_f16c() {
 const Implementation* implementations() {
 #if DROPOUT_X86
   static const Implementation table[kPaths] = {
-      {"scalar", true, scalar::run},
-      {"avx2", __builtin_cpu_supports("avx2") && supports_f16c(), avx2::run},
+      {"scalar", true, scalar::run, scalar::kSoftmax},
+      {"avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && supports_f16c(),
+       avx2::run, avx2::kSoftmax},
       {"avx512",
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"),
-       avx512::run},
+       avx512::run, avx512::kSoftmax},
   };
 #else
   static const Implementation table[kPaths] = {
-      {"scalar", true, scalar::run}, {"avx2", false, nullptr}, {"avx512", false, nullptr}};
+      {"scalar", true, scalar::run, scalar::kSoftmax},
+      {"avx2", false, nullptr, {}},
+      {"avx512", false, nullptr, {}}};
 #endif
   return table;
 }
@@ -152,5 +174,25 @@ void run(
   const Implementation& active = implementations()[static_cast<int>(active_path())];
   active.run(plan, task, sample, state, begin, end);
 }
+
+template <class C>
+void softmax_dropout(const ScoreBlock<C>& block, const RunningSoftmax<C>& running) {
+  const auto& softmax = implementations()[static_cast<int>(active_path())].softmax;
+  std::get<Softmax<C>>(softmax).forward(block, running);
+}
+
+template <class C>
+void softmax_dropout_backward(
+    const ScoreBlock<C>& block, C* gradient, const C* logsumexp, const C* row_dot) {
+  const auto& softmax = implementations()[static_cast<int>(active_path())].softmax;
+  std::get<Softmax<C>>(softmax).backward(block, gradient, logsumexp, row_dot);
+}
+
+template void softmax_dropout(const ScoreBlock<float>&, const RunningSoftmax<float>&);
+template void softmax_dropout(const ScoreBlock<double>&, const RunningSoftmax<double>&);
+template void softmax_dropout_backward(
+    const ScoreBlock<float>&, float*, const float*, const float*);
+template void softmax_dropout_backward(
+    const ScoreBlock<double>&, double*, const double*, const double*);
 
 }  // namespace dropout::cpu

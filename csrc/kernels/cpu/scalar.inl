@@ -40,3 +40,22 @@ struct Vector {
 
   static void fence() {}
 };
+
+// Vectors of the compiler's, which are registers where the machine has some.
+template <class C>
+struct Wide {
+  using Integer = std::conditional_t<sizeof(C) == 4, int32_t, int64_t>;
+  typedef C Vector __attribute__((vector_size(16)));
+  typedef Integer Integers __attribute__((vector_size(16)));
+  static constexpr int kLanes = 16 / sizeof(C);
+
+  static Vector multiply_add(Vector a, Vector b, Vector c) { return a * b + c; }
+  static Vector maximum(Vector a, Vector b) { return a > b ? a : b; }
+  static Vector keep(uint64_t bits, Vector x) {
+    Vector result{};
+    for (int lane = 0; lane < kLanes; ++lane) {
+      result[lane] = (bits >> lane & 1) != 0 ? x[lane] : C{0};
+    }
+    return result;
+  }
+};
