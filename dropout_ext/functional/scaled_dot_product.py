@@ -12,7 +12,7 @@ from dropout_ext import _C
 from dropout_ext.functional.checks import check_probability
 from dropout_ext.functional.index_map import Shard, index_map
 from dropout_ext.functional.override import overridable_by_any
-from dropout_ext.functional.state import Source, check_source, state_of
+from dropout_ext.functional.state import source_of, state_of
 from dropout_ext.integration.dtensor import is_dtensor
 
 
@@ -69,8 +69,7 @@ def scaled_dot_product_attention(
             query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
         )
     _check_dense(query, key, value)
-    source = Source(generator, rng_state)
-    check_source(source, query)
+    source = source_of(query, generator, rng_state)
     tensors = _aligned((query, key, value), enable_gqa)
     unbatched = max(query.dim(), key.dim(), value.dim()) == 2
     strides, base = None, 0
