@@ -1,128 +1,36 @@
-"""Devices and SIMD paths as parameters, the one place where tests are skipped, and a guard against
-tests that leave global state behind.
-
-    DROPOUT_EXT_REQUIRE_CUDA=1          a missing GPU is a failure, not a skip
-    DROPOUT_EXT_REQUIRE_PATHS=a,b       likewise for these SIMD paths
-    DROPOUT_EXT_SLOW=1                  also run the tests that take minutes
-    DROPOUT_EXT_HUGE=1                  also run those that need many gigabytes
+"""Devices and SIMD paths as parameters, the marker of the quick tests, and a guard against tests
+that leave global state behind. What makes a test skip stands in helpers/requirements.py.
 """
 
 from __future__ import annotations
 
-import functools
-import os
-import platform
 import random
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 import torch
 
-X86 = platform.machine().lower() in ("x86_64", "amd64")
-KNOWN_PATHS = ("scalar", "avx2", "avx512") if X86 else ("scalar",)
+from tests.helpers import requirements
+
+_NOT_QUICK = ("thorough", "slow", "huge", "needs_cuda")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    for marker in (
-        "needs_cuda: runs on a CUDA device",
-        "torch_kernels: on CUDA, runs kernels of torch, compiled or not, that only a GPU can run",
-        "needs_cpu_path(name): runs on this SIMD path of the CPU kernels",
-        "slow: takes long, runs with DROPOUT_EXT_SLOW=1",
-        "huge(gibibytes): needs that much memory, runs with DROPOUT_EXT_HUGE=1",
-    ):
-        config.addinivalue_line("markers", marker)
-    config.addinivalue_line("filterwarnings", "error")
-    # Raised by parts of torch that import each other, on the first use of forward-mode AD.
-    config.addinivalue_line("filterwarnings", "ignore:`torch.jit:DeprecationWarning")
-    config.addinivalue_line("filterwarnings", "ignore:`torch.jit:FutureWarning")
-    # Dynamo and opcheck ask every tensor that they meet whether it has a gradient.
-    config.addinivalue_line("filterwarnings", "ignore:The .grad attribute of a Tensor")
-    # Inductor of torch before 2.15, on a GPU with tensor cores.
-    config.addinivalue_line("filterwarnings", "ignore:TensorFloat32 tensor cores:UserWarning")
-
-
-# Skips, and whether.
-
-
-@functools.cache
-def _build_info() -> dict[str, Any]:
-    import dropout_ext
-
-    return dropout_ext.build_info()
-
-
-@functools.cache
-def _has_cuda_device() -> bool:
-    return torch.cuda.is_available()
-
-
-@functools.cache
-def _is_pretended() -> bool:
-    """Is the CUDA device that of tests/host_device?"""
-    return _has_cuda_device() and torch.cuda.get_device_name() == "memory of the host"
-
-
-def _lacks_cuda(marker: pytest.Mark) -> tuple[str | None, bool]:
-    required = os.environ.get("DROPOUT_EXT_REQUIRE_CUDA") == "1"
-    if not _has_cuda_device():
-        return "no CUDA device", required
-    if _build_info()["cuda"] is None:
-        return "dropout_ext was built without CUDA", required
-    return None, required
-
-
-def _lacks_cpu_path(marker: pytest.Mark) -> tuple[str | None, bool]:
-    (name,) = marker.args
-    required = name in os.environ.get("DROPOUT_EXT_REQUIRE_PATHS", "").split(",")
-    if name not in _build_info()["cpu_paths"]:
-        return f"this machine cannot run the CPU path {name}", required
-    return None, required
-
-
-def _lacks_time(marker: pytest.Mark) -> tuple[str | None, bool]:
-    return (
-        None if os.environ.get("DROPOUT_EXT_SLOW") == "1" else "needs DROPOUT_EXT_SLOW=1"
-    ), False
-
-
-def _lacks_memory(marker: pytest.Mark) -> tuple[str | None, bool]:
-    (gibibytes,) = marker.args
-    if os.environ.get("DROPOUT_EXT_HUGE") != "1":
-        return "needs DROPOUT_EXT_HUGE=1", False
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    if free < gibibytes:
-        return f"needs {gibibytes} GiB of memory, {free:.1f} are free", False
-    return None, False
-
-
-_NEEDS: dict[str, Callable[[pytest.Mark], tuple[str | None, bool]]] = {
-    "needs_cuda": _lacks_cuda,
-    "needs_cpu_path": _lacks_cpu_path,
-    "slow": _lacks_time,
-    "huge": _lacks_memory,
-}
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in _NOT_QUICK):
+            item.add_marker("quick")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    for marker in item.iter_markers():
-        if marker.name not in _NEEDS:
-            continue
-        reason, required = _NEEDS[marker.name](marker)
-        if reason is not None and required:
-            pytest.fail(f"{reason}, but the environment says that it must be there")
-        if reason is not None:
-            pytest.skip(reason)
-    on_cuda = item.get_closest_marker("needs_cuda") is not None
-    if on_cuda and item.get_closest_marker("torch_kernels") is not None and _is_pretended():
-        pytest.skip("a pretended device does not run torch's kernels")
+    requirements.check(item)
 
 
 # Parameters.
 
 _CUDA = pytest.param("cuda", marks=pytest.mark.needs_cuda)
 _CPU_PATHS = [
-    pytest.param(f"cpu-{name}", marks=pytest.mark.needs_cpu_path(name)) for name in KNOWN_PATHS
+    pytest.param(f"cpu-{name}", marks=pytest.mark.needs_cpu_path(name))
+    for name in requirements.KNOWN_PATHS
 ]
 
 

@@ -9,6 +9,7 @@ class DropoutModule(nn.Module):
     """Every dropout of this package is one.
 
     Attributes:
+        p: probability to be dropped, in [0, 1].
         generator: takes the place of the default generator of the input's device. A default of
             the class, so that a module of torch.nn can become one of these.
     """

@@ -18,7 +18,7 @@ from torch.distributed.tensor.parallel import (
 from torch.distributed.tensor.placement_types import Placement
 
 import dropout_ext
-from distributed.checks import mesh_of
+from tests.distributed.checks import mesh_of
 
 STEPS = 20
 WIDTH = 16

@@ -23,7 +23,7 @@ def run(checks: dict[str, Check], ranks: int) -> dict[str, str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         # One server imports torch once, for all ranks, before it has any thread.
-        get_context("forkserver").set_forkserver_preload(["torch", "distributed.training"])
+        get_context("forkserver").set_forkserver_preload(["torch", "tests.distributed.training"])
         mp.start_processes(
             _rank, args=(checks, ranks, folder), nprocs=ranks, start_method="forkserver"
         )

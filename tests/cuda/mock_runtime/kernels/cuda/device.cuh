@@ -1,0 +1,51 @@
+// The CUDA kernels' device header for a host compiler, whose launches go to a stream of the mock
+// CUDA runtime: found on the include path before the real one.
+#pragma once
+
+#include <stdexcept>
+
+#include "../../../emulation/warps.h"
+#include "../../work.h"
+#include "kernels/cuda/kernel.h"
+
+namespace dropout::cuda {
+
+constexpr int64_t kMaxSamples = 65535;
+
+// Whether a kernel on the current device may follow the pointers of an argument.
+template <class T>
+bool reachable(const T* pointer) {
+  int device = -1;
+  cudaPointerAttributes attributes;
+  cudaGetDevice(&device);
+  cudaPointerGetAttributes(&attributes, pointer);
+  return pointer == nullptr ||
+         (attributes.type == cudaMemoryTypeDevice && attributes.device == device);
+}
+inline bool reachable(const StateSource& source) {
+  return reachable(source.seed) && reachable(source.offset) && reachable(source.written);
+}
+template <class T>
+bool reachable(const T&) {
+  return true;
+}
+
+template <class... Parameters, class... Arguments>
+cudaError_t start(
+    void (*kernel)(Parameters...),
+    unsigned blocks,
+    unsigned samples,
+    unsigned threads,
+    cudaStream_t stream,
+    const Arguments&... arguments) {
+  if (!(reachable(arguments) && ...)) {
+    return cudaErrorIllegalAddress;
+  }
+  return mock_runtime::submit(stream, [=] {
+    if (emulation::run(kernel, blocks, samples, threads, arguments...) != cudaSuccess) {
+      throw std::runtime_error("lanes of a warp did not meet at an exchange");
+    }
+  });
+}
+
+}  // namespace dropout::cuda

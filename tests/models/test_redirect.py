@@ -1,0 +1,140 @@
+"""redirect_torch_dropout: torch's functional dropouts, served by this package while it is active.
+
+Catches: a function of torch that keeps its own masks, by position or by keyword; one that torch has
+newly got; an argument lost on the way; a redirection that outlives its context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dropout_ext
+from dropout_ext import functional as F
+
+Function = Callable[..., Any]
+
+# torch's name, and the function of this package that serves it.
+ELEMENTWISE: dict[str, Function] = {
+    "nn.functional.dropout": F.dropout,
+    "nn.functional.dropout1d": F.dropout1d,
+    "nn.functional.dropout2d": F.dropout2d,
+    "nn.functional.dropout3d": F.dropout3d,
+    "nn.functional.alpha_dropout": F.alpha_dropout,
+    "nn.functional.feature_alpha_dropout": F.feature_alpha_dropout,
+    "dropout": F.dropout,
+    "dropout_": F.dropout,
+    "alpha_dropout": F.alpha_dropout,
+    "alpha_dropout_": F.alpha_dropout,
+    "feature_dropout": F.dropout2d,  # on images
+    "feature_dropout_": F.dropout2d,
+    "feature_alpha_dropout": F.feature_alpha_dropout,
+    "feature_alpha_dropout_": F.feature_alpha_dropout,
+}
+ATTENTION = {"nn.functional.scaled_dot_product_attention"}
+STAYS_TORCHS = {"native_dropout"}  # returns its mask
+SHAPES = {"1d": (4, 5, 6), "3d": (4, 5, 2, 3, 2)}
+
+
+def function_of_torch(name: str) -> Function:
+    function: Function = torch.nn.functional if name.startswith("nn.") else torch  # type: ignore
+    return getattr(function, name.rpartition(".")[2])  # type: ignore[no-any-return]
+
+
+def example(name: str) -> Tensor:
+    return torch.randn(SHAPES.get(name[-2:], (4, 5, 3, 2)))
+
+
+def test_every_dropout_of_torch_is_known() -> None:
+    """One that torch adds must be redirected, or named among those that stay torch's."""
+    public = {name for name in dir(torch) if "dropout" in name and not name.startswith("_")}
+    public |= {f"nn.functional.{name}" for name in dir(nn.functional) if "dropout" in name}
+    assert public | ATTENTION == ELEMENTWISE.keys() | ATTENTION | STAYS_TORCHS
+
+
+@pytest.mark.parametrize("keywords", [False, True])
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_draws_are_ours(name: str, keywords: bool) -> None:
+    """The bits of our function, from the given generator alone; torch's own again afterwards."""
+    theirs, ours, x = function_of_torch(name), ELEMENTWISE[name], example(name)
+    flag = "training" if name.startswith("nn.") else "train"
+    args, kwargs = ((), {"p": 0.3, flag: True}) if keywords else ((0.3, True), {})
+    redirected, alone = (torch.Generator().manual_seed(3) for _ in range(2))
+    default, argument = torch.get_rng_state(), x.clone()
+    with dropout_ext.redirect_torch_dropout(redirected):
+        y = theirs(argument, *args, **kwargs)
+    assert torch.equal(torch.get_rng_state(), default)
+    assert torch.equal(y, ours(x, 0.3, True, generator=alone))
+    assert (y is argument) == name.endswith("_")
+    theirs(x.clone(), *args, **kwargs)
+    assert not torch.equal(torch.get_rng_state(), default)
+
+
+@pytest.mark.parametrize("name", [name for name in ELEMENTWISE if name.startswith("nn.")])
+def test_in_place(name: str) -> None:
+    x, generator = example(name), torch.Generator().manual_seed(3)
+    expected = ELEMENTWISE[name](x, 0.3, True, generator=torch.Generator().manual_seed(3))
+    with dropout_ext.redirect_torch_dropout(generator):
+        assert function_of_torch(name)(x, 0.3, True, True) is x
+    assert torch.equal(x, expected)
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+def test_evaluation_is_the_identity(name: str) -> None:
+    x = example(name)
+    with dropout_ext.redirect_torch_dropout():
+        assert function_of_torch(name)(x, 0.3, False) is x
+
+
+def test_attention() -> None:
+    x, default = torch.randn(2, 3, 5, 8), torch.get_rng_state()
+    redirected, alone = (torch.Generator().manual_seed(3) for _ in range(2))
+    with dropout_ext.redirect_torch_dropout(redirected):
+        y = nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.3, is_causal=True)
+    expected = F.scaled_dot_product_attention(
+        x, x, x, dropout_p=0.3, is_causal=True, generator=alone
+    )
+    assert torch.equal(y, expected)
+    assert torch.equal(torch.get_rng_state(), default)
+
+
+def test_a_step_of_training() -> None:
+    """Draws follow each other as by hand; the backward pass needs no context."""
+
+    def theirs(t: Tensor) -> Tensor:
+        return torch.dropout(nn.functional.dropout2d(t.sin(), 0.3).exp(), 0.3, True)
+
+    def ours(t: Tensor) -> Tensor:
+        return F.dropout(F.dropout2d(t.sin(), 0.3).exp(), 0.3)
+
+    x = torch.randn(3, 4, 5, 6)
+    found = []
+    for function in (theirs, ours):
+        torch.manual_seed(6)
+        leaf = x.clone().requires_grad_()
+        with dropout_ext.redirect_torch_dropout():
+            y = function(leaf)
+        y.sum().backward()
+        found.append((y.detach(), leaf.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
+def test_redirection_serves_modules_and_ends_with_an_error() -> None:
+    x = torch.ones(50)
+    with pytest.raises(KeyError), dropout_ext.redirect_torch_dropout():
+        raise KeyError
+    torch.manual_seed(1)
+    theirs = nn.Dropout()(x)
+    torch.manual_seed(1)
+    assert torch.equal(nn.functional.dropout(x), theirs)
+    torch.manual_seed(1)
+    ours = F.dropout(x)
+    torch.manual_seed(1)
+    with dropout_ext.redirect_torch_dropout():
+        assert torch.equal(nn.Dropout()(x), ours)
+        assert torch.equal(nn.Dropout().eval()(x), x)
