@@ -46,12 +46,12 @@ __device__ __forceinline__ void load_tile(
     const int position = (j * kWarp + lane) * V;
     const T* from = x + position * stride;
     if (part.has<kWhole>(position, V)) {
-      packs[j] = *reinterpret_cast<const Pack<T, V>*>(from);
+      packs[j] = load(reinterpret_cast<const Pack<T, V>*>(from));
     } else {
       packs[j] = {};
       for (int v = 0; v < V; ++v) {
         if (part.has<kWhole>(position + v, 1)) {
-          packs[j].set(v, from[v]);
+          packs[j].set(v, load(from + v));
         }
       }
     }
@@ -70,7 +70,7 @@ __device__ __forceinline__ void store_tile(
     } else {
       for (int v = 0; v < V; ++v) {
         if (part.has<kWhole>(position + v, 1)) {
-          to[v] = packs[j].get(v);
+          store(to + v, packs[j].get(v));
         }
       }
     }

@@ -46,9 +46,7 @@ __device__ __forceinline__ void load_run(
     Access (&packs)[kRun], const typename Access::Element* from, int64_t stride, int count) {
 #pragma unroll
   for (int r = 0; r < kRun; ++r) {
-    if (kWhole || r < count) {
-      packs[r] = *reinterpret_cast<const Access*>(from);
-    }
+    packs[r] = load(reinterpret_cast<const Access*>(from), kWhole || r < count);
     from += stride;
   }
 }
@@ -58,9 +56,7 @@ __device__ __forceinline__ void store_run(
     const Access (&packs)[kRun], typename Access::Element* to, int64_t stride, int count) {
 #pragma unroll
   for (int r = 0; r < kRun; ++r) {
-    if (kWhole || r < count) {
-      store(reinterpret_cast<Access*>(to), packs[r]);
-    }
+    store(reinterpret_cast<Access*>(to), packs[r], kWhole || r < count);
     to += stride;
   }
 }
