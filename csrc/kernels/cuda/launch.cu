@@ -1,165 +1,220 @@
 // Chooses a kernel, the width of its accesses and its grid.
 #include <algorithm>
-#include <numeric>
 
+#include "kernels/cuda/row.cuh"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/states.cuh"
 #include "kernels/cuda/strided.cuh"
+#include "kernels/cuda/unaligned.cuh"
 
 namespace dropout::cuda {
 namespace {
 
-constexpr int64_t kMaxAccessBytes = 16;
-// Rows shorter than this leave too many lanes of a warp without an element.
-constexpr int64_t kShortestRow = kWarp * kBlock / 2;
-// A thread executes about a hundred instructions before its first unit of work, a third of those
-// of a unit. Beyond some waves on the largest device it is given more units instead.
-constexpr int64_t kManyBlocks = 4096;
-constexpr int64_t kUnitsPerThread = 8;
+// A block is short, so that the last wave of many costs little. Where it would be a hundredth, a
+// warp takes several units of work, which share what it does before the first.
+constexpr int64_t kManyBlocks = 16384;
+constexpr int64_t kUnitsPerWarp = 8;
+// Elements for which a warp draws once where decisions are shared.
+constexpr int64_t kSharedElements = 2048;
 
 unsigned grid(int64_t units, int64_t units_per_block) {
   const int64_t blocks = divide_up(units, units_per_block);
-  const int64_t capped =
-      std::min(blocks, std::max(kManyBlocks, divide_up(blocks, kUnitsPerThread)));
-  return static_cast<unsigned>(std::min<int64_t>(capped, 0x7fffffff));
+  const int64_t each = std::clamp<int64_t>(blocks / kManyBlocks, 1, kUnitsPerWarp);
+  return static_cast<unsigned>(std::min<int64_t>(divide_up(blocks, each), 0x7fffffff));
 }
 
-// Can all accesses be `width` elements wide? That is so if the pointers and every step between
-// the starts of accesses are multiples of the width; likewise for mask indices if
-// `split_blocks` is false, so that no access spans two blocks.
-bool wide_accesses(
-    const Task& task, int dense_dim, int64_t element_size, int64_t width, bool split_blocks) {
-  const IndexMap& map = task.map;
-  const Dim& dense = map.dims[dense_dim];
-  const auto aligned = [&](const void* pointer) {
-    return reinterpret_cast<uintptr_t>(pointer) % static_cast<uint64_t>(width * element_size) ==
-           0;
-  };
-  bool wide = dense.in == 1 && dense.out == 1 && aligned(task.in) && aligned(task.out) &&
-              (split_blocks || map.base % static_cast<uint64_t>(width) == 0);
-  const Samples& samples = task.samples;
-  wide = wide && samples.in % width == 0 && samples.out % width == 0;
-  for (int d = 0; d < map.ndim; ++d) {
-    const Dim& dim = map.dims[d];
-    wide = wide && (d == dense_dim || (dim.in % width == 0 && dim.out % width == 0 &&
-                                       (split_blocks || dim.mask % width == 0)));
-  }
-  return wide;
-}
+template <class Rule>
+class Launch {
+ public:
+  using T = typename Rule::Element;
 
-Outer outer_dims(const IndexMap& map, int without, int and_without) {
-  Outer outer;
-  outer.ndim = 0;
-  for (int d = 0; d < map.ndim; ++d) {
-    if (d != without && d != and_without) {
-      outer.dims[outer.ndim++] = map.dims[d];
+  Launch(const Task& task, const StateSource& source, const Rule& rule, cudaStream_t stream)
+      : task_(task), map_(task.map), source_(source), rule_(rule), stream_(stream) {}
+
+  cudaError_t run() const {
+    const Dim& inner = map_.dims[0];
+    const bool rows = inner.mask == 1;
+    const bool wide = aligned(0, kWidth<T>);
+    if (rows && wide && map_.ndim == 1 && task_.samples.count == 1 && map_.base % kBlock == 0) {
+      const auto first_block = static_cast<uint64_t>(map_.base / kBlock);
+      return start_kernel(
+          dropout_row<Rule>, divide_up(inner.size, kTile<T>), inner.size, first_block);
     }
+    if (task_.samples.count * map_.numel() > kMostElements) {
+      return run_halves();
+    }
+    return rows ? run_rows(wide) : run_strided();
   }
-  return outer;
-}
 
-int64_t product(const Outer& outer) {
-  int64_t n = 1;
-  for (int d = 0; d < outer.ndim; ++d) {
-    n *= outer.dims[d].size;
+ private:
+  static uint64_t number(const void* pointer) {
+    return reinterpret_cast<uintptr_t>(pointer) / sizeof(T);
   }
-  return n;
-}
 
-// Launches the kernel on every sample, as many at a time as a grid has room for.
-template <class T, class Kernel, class Work, class Rule>
-cudaError_t launch_samples(
-    const Kernel& kernel,
-    unsigned blocks,
-    const Task& task,
-    const StateSource& source,
-    const Work& work,
-    const Rule& rule,
-    cudaStream_t stream) {
-  cudaError_t error = cudaSuccess;
-  for (int64_t first = 0; error == cudaSuccess && first < task.samples.count;
-       first += kMaxSamples) {
-    const int64_t count = std::min(kMaxSamples, task.samples.count - first);
-    error = start(
-        kernel, blocks, static_cast<unsigned>(count), kThreads, stream,
-        static_cast<const T*>(task.in), static_cast<T*>(task.out), work, source, task.threshold,
-        rule, task.samples, first);
+  // Do all lines along dimension `line` begin at multiples of `width`? The first does at `start`,
+  // others a `stride` of their dimension or a step of the samples further.
+  template <class Stride>
+  bool multiples(
+      int line, int64_t width, uint64_t start, int64_t sample, const Stride& stride) const {
+    bool multiple = start % static_cast<uint64_t>(width) == 0 && sample % width == 0;
+    for (int d = 0; d < map_.ndim; ++d) {
+      multiple = multiple && (d == line || stride(map_.dims[d]) % width == 0);
+    }
+    return multiple;
   }
-  return error;
-}
-
-// How far into its first block a row may begin: all rows do so at the same position modulo what
-// the other mask strides have in common with the size of a block.
-int64_t largest_lead(const IndexMap& map) {
-  uint64_t common = kBlock;
-  for (int d = 1; d < map.ndim; ++d) {
-    common = std::gcd(common, static_cast<uint64_t>(map.dims[d].mask));
+  bool out_aligned(int line, int64_t width) const {
+    return multiples(line, width, number(task_.out), task_.samples.out, [](const Dim& dim) {
+      return dim.out;
+    });
   }
-  return static_cast<int64_t>(map.base % common + kBlock - common);
-}
+  // In memory, in input and output; and are they dense?
+  bool aligned(int line, int64_t width) const {
+    return map_.dims[line].in == 1 && map_.dims[line].out == 1 && out_aligned(line, width) &&
+           multiples(line, width, number(task_.in), task_.samples.in, [](const Dim& dim) {
+             return dim.in;
+           });
+  }
+  // Do accesses of this width hold lines and nothing else?
+  bool fits(int line, int64_t width) const {
+    return map_.dims[line].size % width == 0 && aligned(line, width);
+  }
 
-template <class Rule>
-cudaError_t launch_rows(
-    const Task& task, const StateSource& source, const Rule& rule, cudaStream_t stream) {
-  using T = typename Rule::Element;
-  const IndexMap& map = task.map;
-  constexpr int kWidth =
-      static_cast<int>(std::min<int64_t>(kBlock, kMaxAccessBytes / int64_t{sizeof(T)}));
-  Rows rows;
-  rows.row = map.dims[0];
-  rows.base = map.base;
-  rows.outer = outer_dims(map, 0, 0);
-  const bool single = rows.outer.ndim == 0;
-  const int64_t lead = largest_lead(map);
-  const int64_t tile = single ? kTile<T, true> : kTile<T, false>;
-  rows.tiles_per_row = divide_up(rows.row.size + lead, tile);
-  rows.tiles = rows.tiles_per_row * product(rows.outer);
-  const bool wide = wide_accesses(task, 0, sizeof(T), kWidth, /*split_blocks=*/false);
-  const auto kernel =
-      wide ? (single ? dropout_rows<Rule, kWidth, true> : dropout_rows<Rule, kWidth, false>)
-           : (single ? dropout_rows<Rule, 1, true> : dropout_rows<Rule, 1, false>);
-  const unsigned blocks = grid(rows.tiles, kThreads / kWarp);
-  return launch_samples<T>(kernel, blocks, task, source, rows, rule, stream);
-}
+  // All dimensions but these. The number of places there are along them.
+  int64_t set_outer(Outer& outer, int without, int and_without) const {
+    outer.base = map_.base;
+    outer.samples = task_.samples;
+    int64_t places = task_.samples.count;
+    for (int d = 0; d < map_.ndim; ++d) {
+      if (d != without && d != and_without) {
+        outer.sizes[outer.ndim] = Divisor(map_.dims[d].size);
+        outer.dims[outer.ndim++] = map_.dims[d];
+        places *= map_.dims[d].size;
+      }
+    }
+    return places;
+  }
 
-template <class Rule>
-cudaError_t launch_strided(
-    const Task& task, const StateSource& source, const Rule& rule, cudaStream_t stream) {
-  using T = typename Rule::Element;
-  const IndexMap& map = task.map;
-  // Narrower than elsewhere, as each neighbour needs decisions of its own.
-  constexpr int kWidth = static_cast<int>(std::min<int64_t>(4, 8 / int64_t{sizeof(T)}));
-  const int run_dim = map.run_dim();
-  const int lane_dim = run_dim == 0 ? (map.ndim > 1 ? 1 : -1) : 0;
-  constexpr Dim kNone{1, 0, 0, 0};
-  Strided strided;
-  strided.lanes = lane_dim < 0 ? kNone : map.dims[lane_dim];
-  strided.run = run_dim < 0 ? kNone : map.dims[run_dim];
-  strided.base = map.base;
-  strided.outer = outer_dims(map, run_dim, lane_dim);
-  const bool wide = lane_dim >= 0 && strided.lanes.size % kWidth == 0 &&
-                    wide_accesses(task, lane_dim, sizeof(T), kWidth, /*split_blocks=*/true);
-  strided.packs = wide ? strided.lanes.size / kWidth : strided.lanes.size;
-  strided.runs_per_dim = divide_up(strided.run.size, kRun);
-  strided.units = strided.packs * strided.runs_per_dim * product(strided.outer);
-  const auto kernel = wide ? dropout_strided<Rule, kWidth> : dropout_strided<Rule, 1>;
-  return launch_samples<T>(
-      kernel, grid(strided.units, kThreads), task, source, strided, rule, stream);
-}
+  cudaError_t run_rows(bool wide) const {
+    constexpr int kHalf = 8 / sizeof(T) < kWidth<T> ? 8 / sizeof(T) : 1;
+    const auto mask_aligned = [&](int64_t width) {
+      return multiples(0, width, map_.base, 0, [](const Dim& dim) { return dim.mask; });
+    };
+    const auto whole = [&](int64_t width) { return fits(0, width) && mask_aligned(width); };
+    const bool dense = map_.dims[0].in == 1 && map_.dims[0].out == 1;
+    const bool unaligned = dense && sizeof(T) < 8 && !whole(kHalf);
+    // Between where a row begins in the mask and in memory, modulo a block.
+    const bool apart =
+        unaligned && !multiples(
+                         0, kBlock, number(task_.out) - map_.base, task_.samples.out,
+                         [](const Dim& dim) { return dim.out - dim.mask; });
+    const bool lead = unaligned ? !out_aligned(0, kBlock) : !mask_aligned(kBlock);
+    const int64_t size = map_.dims[0].size + (lead ? kBlock - 1 : 0) + (apart ? kBlock - 1 : 0);
+    Rows rows{map_.dims[0], Divisor(divide_up(size, kBlock)), 0, apart ? 1 : 0, {}};
+    rows.total = static_cast<uint32_t>(rows.blocks.size * set_outer(rows.outer, 0, 0));
+    const auto kernel = unaligned                  ? dropout_unaligned_rows<Rule>
+                        : wide && whole(kWidth<T>) ? dropout_rows<Rule, kWidth<T>>
+                        : whole(kHalf)             ? dropout_rows<Rule, kHalf>
+                                                   : dropout_rows<Rule, 1>;
+    return start_kernel(kernel, divide_up(rows.total, kWarp - rows.overlap), rows);
+  }
+
+  cudaError_t run_strided() const {
+    // Narrower than elsewhere, as each neighbour needs decisions of its own.
+    constexpr int kNarrow = 8 / sizeof(T);
+    constexpr Dim kNone{1, 0, 0, 0};
+    const int run_dim = map_.run_dim();
+    const Dim& lanes = map_.dims[0];
+    const Dim& run = run_dim < 0 ? kNone : map_.dims[run_dim];
+    const bool shared = lanes.mask == 0;
+    const bool wide = fits(0, kNarrow);
+    const int64_t width = wide ? kNarrow : 1;
+    const int64_t runs = divide_up(run.size, kRun);
+    int64_t tile_lanes = std::min<int64_t>(lanes.size, kWarp);
+    int64_t tile_steps = kRun * std::min(runs, kWarp / tile_lanes);
+    if (shared) {
+      const int64_t elements = kSharedElements * (run.size > kBlock ? 2 : 1);
+      const int64_t most = elements / std::min<int64_t>(run.size, kRun) / kWarp * kWarp;
+      tile_lanes = std::min(lanes.size, most);
+      tile_steps = kRun * std::clamp<int64_t>(
+                              elements / (kRun * tile_lanes), 1, std::min<int64_t>(runs, kWarp));
+    }
+    tile_steps = std::min(tile_steps, run.size);
+    const int64_t tile_packs = divide_up(tile_lanes, width);
+    const Divisor lane_tiles(divide_up(lanes.size, tile_lanes));
+    const Divisor run_tiles(divide_up(run.size, tile_steps));
+    Strided strided{
+        lanes,
+        run,
+        static_cast<int>(shared ? 1 : tile_lanes),
+        static_cast<int>(tile_lanes),
+        static_cast<int>(tile_steps),
+        static_cast<int>(divide_up(tile_packs * tile_steps, kWarp * kInFlight)),
+        Divisor(tile_packs),
+        lane_tiles,
+        run_tiles,
+        0,
+        {}};
+    const int64_t places = set_outer(strided.outer, 0, run_dim);
+    strided.total = static_cast<uint32_t>(places * lane_tiles.size * run_tiles.size);
+    const auto kernel = wide ? dropout_strided<Rule, kNarrow> : dropout_strided<Rule, 1>;
+    return start_kernel(kernel, strided.total, strided);
+  }
+
+  // The halves of the samples or of the outermost dimension one after the other.
+  cudaError_t run_halves() const {
+    Task parts[2] = {task_, task_};
+    StateSource rest = source_;
+    const Samples& samples = task_.samples;
+    const Dim& outermost = map_.dims[map_.ndim - 1];
+    int64_t half;
+    Dim steps;
+    if (samples.count > 1) {
+      half = samples.count / 2;
+      steps = {samples.count, samples.in, samples.out, 0};
+      parts[0].samples.count = half;
+      parts[1].samples.count -= half;
+      rest.seed += half * samples.state;
+      rest.offset += half * samples.state;
+    } else {
+      steps = outermost;
+      half = steps.size / 2;
+      half -= half > kBlock ? half % kBlock : 0;
+      parts[0].map.dims[map_.ndim - 1].size = half;
+      parts[1].map.dims[map_.ndim - 1].size -= half;
+    }
+    parts[1].in = static_cast<const T*>(task_.in) + half * steps.in;
+    parts[1].out = static_cast<T*>(task_.out) + half * steps.out;
+    parts[1].map.base += static_cast<uint64_t>(half * steps.mask);
+    const cudaError_t error = Launch(parts[0], source_, rule_, stream_).run();
+    return error == cudaSuccess ? Launch(parts[1], rest, rule_, stream_).run() : error;
+  }
+
+  // A warp for each unit of work.
+  template <class... Parameters, class... Work>
+  cudaError_t start_kernel(
+      void (*kernel)(const T*, T*, Parameters...), int64_t units, const Work&... work) const {
+    return start(
+        kernel, grid(units, kThreads / kWarp), kThreads, stream_, static_cast<const T*>(task_.in),
+        static_cast<T*>(task_.out), work..., source_, task_.threshold, rule_);
+  }
+
+  const Task& task_;
+  const IndexMap& map_;
+  const StateSource& source_;
+  const Rule& rule_;
+  cudaStream_t stream_;
+};
 
 }  // namespace
 
 cudaError_t launch(const Task& task, const StateSource& source, cudaStream_t stream) {
-  const IndexMap& map = task.map;
-  const bool rows = map.dims[0].mask == 1 && (map.ndim == 1 || map.dims[0].size >= kShortestRow);
   return with_rule(task.dtype, task.coefficients, [&](const auto& rule) {
-    return rows ? launch_rows(task, source, rule, stream)
-                : launch_strided(task, source, rule, stream);
+    return Launch(task, source, rule, stream).run();
   });
 }
 
 cudaError_t launch_write_states(const StateSource& source, int64_t count, cudaStream_t stream) {
-  return start(write_states, grid(count, kThreads), 1, kThreads, stream, source, count);
+  return start(write_states, grid(count, kThreads), kThreads, stream, source, count);
 }
 
 }  // namespace dropout::cuda

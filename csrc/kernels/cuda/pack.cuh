@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
+#include "core/mask.h"
 #include "core/scalar.h"
 #include "kernels/cuda/device.cuh"
 
@@ -45,6 +47,45 @@ struct alignas(sizeof(T) * V) Pack {
     }
   }
 
+  static constexpr int kWords = sizeof(T) * V / 4;
+
+  // That of another lane. The whole warp calls this together.
+  __device__ __forceinline__ Pack of_lane(int lane) const {
+    uint32_t words[kWords];
+    memcpy(words, this, sizeof(words));
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      words[w] = from_lane(words[w], lane);
+    }
+    Pack pack;
+    memcpy(&pack, words, sizeof(words));
+    return pack;
+  }
+
+  // Drops the first `elements`; those of `next` follow.
+  __device__ __forceinline__ void shift_in(const Pack& next, int elements) {
+    uint32_t words[2 * kWords];
+    memcpy(words, this, sizeof(*this));
+    memcpy(words + kWords, &next, sizeof(*this));
+    const int bits = elements * 8 * static_cast<int>(sizeof(T));
+#pragma unroll
+    for (int step = kWords / 2; step > 0; step /= 2) {
+      const bool move = (bits & (32 * step)) != 0;
+#pragma unroll
+      for (int w = 0; w < kWords + step; ++w) {
+        words[w] = move ? words[w + step] : words[w];
+      }
+    }
+    if constexpr (sizeof(T) < 4) {
+#pragma unroll
+      for (int w = 0; w < kWords; ++w) {
+        words[w] =
+            static_cast<uint32_t>((uint64_t{words[w + 1]} << 32 | words[w]) >> (bits % 32));
+      }
+    }
+    memcpy(this, words, sizeof(*this));
+  }
+
   // Bit v of `keep` is the decision on element v.
   template <class Rule>
   __device__ __forceinline__ void apply(const Rule& rule, uint32_t keep) {
@@ -62,5 +103,42 @@ struct alignas(sizeof(T) * V) Pack {
     }
   }
 };
+
+// The widest accesses.
+template <class T>
+constexpr int kWidth = sizeof(T) > 2 ? 16 / sizeof(T) : kBlock;
+
+template <int V, class T>
+__device__ __forceinline__ Pack<T, V> load_pack(const T* from, bool active = true) {
+  return load(reinterpret_cast<const Pack<T, V>*>(from), active);
+}
+
+// How many elements beyond an address that is a multiple of V.
+template <int V, class T>
+__device__ __forceinline__ int elements_beyond(const T* at) {
+  return static_cast<int>(reinterpret_cast<uintptr_t>(at) / sizeof(T) % V);
+}
+
+// Stores elements begin ... end - 1 in the widest accesses that lie among them.
+template <class T, int V, int W = V>
+__device__ __forceinline__ void store_part(
+    T* to, const Pack<T, V>& pack, int64_t begin, int64_t end) {
+  const auto has = [&](int v, int width) { return v >= begin && v + width <= end; };
+#pragma unroll
+  for (int v = 0; v < V; v += W) {
+    const bool wider = W < V && has(v / (2 * W) * (2 * W), 2 * W);
+    Pack<T, W> part{};
+#pragma unroll
+    for (int w = 0; w < W; ++w) {
+      part.set(w, pack.get(v + w));
+    }
+    store(reinterpret_cast<Pack<T, W>*>(to + v), part, has(v, W) && !wider);
+  }
+  if constexpr (W > 1) {
+    if (!has(0, V)) {
+      store_part<T, V, W / 2>(to, pack, begin, end);
+    }
+  }
+}
 
 }  // namespace dropout::cuda

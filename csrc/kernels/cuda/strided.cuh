@@ -1,4 +1,4 @@
-// Every other layout: a run of mask indices per thread.
+// Every other layout: neighbours in memory have decisions of their own, or one and the same.
 #pragma once
 
 #include <cstdint>
@@ -8,115 +8,105 @@
 
 namespace dropout::cuda {
 
-// Mask indices that a thread handles along the run dimension.
+// Mask indices that a lane draws along the run dimension.
 constexpr int kRun = 16;
+// Accesses of a warp that wait for memory at the same time.
+constexpr int kInFlight = 4;
 
-// Keep bits of kRun mask indices that are 0 or 1 apart.
+// Keep bits of `count` mask indices, at most kRun.
 __device__ __forceinline__ uint32_t
-keep_run(RngState state, uint64_t first, int64_t stride, Threshold threshold) {
-  const uint64_t block = first / kBlock;
+keep_run(RngState state, uint64_t first, int64_t count, Threshold threshold) {
   const int shift = static_cast<int>(first % kBlock);
-  uint32_t bits = keep_block(state, block, threshold);
-  if (stride == 0) {
-    return ((bits >> shift) & 1) != 0 ? ~uint32_t{0} : 0;
-  }
-#pragma unroll
-  for (int b = 1; b < kRun / kBlock; ++b) {
-    bits |= keep_block(state, block + b, threshold) << (b * kBlock);
-  }
-  if (shift != 0) {
-    bits |= keep_block(state, block + kRun / kBlock, threshold) << kRun;
+  uint32_t bits = 0;
+#pragma unroll 1
+  for (int b = 0; b == 0 || b * kBlock < shift + count; ++b) {
+    bits |= keep_block(state, first / kBlock + b, threshold) << (b * kBlock);
   }
   return bits >> shift;
 }
 
+// A tile is a piece of the plane of two dimensions: lanes x steps.
 struct Strided {
-  Dim lanes;  // neighbouring threads are neighbours here; dense where packs have many elements
-  Dim run;    // mask stride 1, or of size 1
-  int64_t packs;  // along `lanes`
-  int64_t runs_per_dim;
-  int64_t units;
-  uint64_t base;
+  Dim lanes;   // neighbours in memory; dense where packs have many elements
+  Dim run;     // mask stride 1, or of size 1
+  int owners;  // lanes of a warp that draw for the same steps; 1 where decisions are shared
+  int tile_lanes;
+  int tile_steps;
+  int groups;          // of kInFlight accesses, for a tile
+  Divisor tile_packs;  // in a step of a tile
+  Divisor lane_tiles;
+  Divisor run_tiles;
+  uint32_t total;  // tiles
   Outer outer;
 };
 
-// The first `count` steps of a run; all of them if kWhole.
-template <bool kWhole, class Access>
-__device__ __forceinline__ void load_run(
-    Access (&packs)[kRun], const typename Access::Element* from, int64_t stride, int count) {
-#pragma unroll
-  for (int r = 0; r < kRun; ++r) {
-    packs[r] = load(reinterpret_cast<const Access*>(from), kWhole || r < count);
-    from += stride;
-  }
-}
-
-template <bool kWhole, class Access>
-__device__ __forceinline__ void store_run(
-    const Access (&packs)[kRun], typename Access::Element* to, int64_t stride, int count) {
-#pragma unroll
-  for (int r = 0; r < kRun; ++r) {
-    store(reinterpret_cast<Access*>(to), packs[r], kWhole || r < count);
-    to += stride;
-  }
-}
-
-// Any layout: a thread has W neighbours in memory and walks kRun steps along the run dimension.
-template <class Rule, int W>
+// A warp draws runs, a lane each: its lanes lie side by side along both dimensions of the tile.
+// Then it takes the packs of the tile in the order of memory, and asks for their decisions.
+template <class Rule, int V>
 __global__ void __launch_bounds__(kThreads) dropout_strided(
     const typename Rule::Element* x,
     typename Rule::Element* y,
     Strided strided,
     StateSource source,
     Threshold threshold,
-    Rule rule,
-    Samples samples,
-    int64_t first_sample) {
+    Rule rule) {
   using T = typename Rule::Element;
-  const RngState state = begin_sample(x, y, source, samples, first_sample);
-  const int64_t threads = static_cast<int64_t>(gridDim.x) * kThreads;
-  for (int64_t unit = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-       unit < strided.units; unit += threads) {
-    Start start{0, 0, strided.base};
-    int64_t pack;
-    int64_t run;
-    const int64_t rest = divide(unit, strided.packs, pack);
-    strided.outer.move(start, divide(rest, strided.runs_per_dim, run));
-    start.move(pack * W, strided.lanes);
-    start.move(run * kRun, strided.run);
-    const int64_t left = strided.run.size - run * kRun;
-    const int count = left < kRun ? static_cast<int>(left) : kRun;
-
-    Pack<T, W> packs[kRun];
-    if (count == kRun) {
-      load_run<true>(packs, x + start.in, strided.run.in, count);
-    } else {
-      load_run<false>(packs, x + start.in, strided.run.in, count);
-    }
-    uint32_t keep[W];
+  const int lane = lane_number();
+  const Dim& lanes = strided.lanes;
+  const Dim& run = strided.run;
+  for (uint32_t tile = (blockIdx.x * kThreads + threadIdx.x) / kWarp; tile < strided.total;
+       tile += gridDim.x * (kThreads / kWarp)) {
+    uint32_t part;
+    const uint32_t rest = strided.lane_tiles.divide(tile, part);
+    const int64_t first_lane = int64_t{part} * strided.tile_lanes;
+    Place at = strided.outer.place(strided.run_tiles.divide(rest, part));
+    const int64_t first_step = int64_t{part} * strided.tile_steps;
+    at.move(first_lane, lanes);
+    at.move(first_step, run);
+    const int64_t lanes_left = lanes.size - first_lane;
+    const int64_t steps_left = run.size - first_step;
+    uint32_t keep = 0;
+    for (int g = 0; g < strided.groups; ++g) {
+      Pack<T, V> packs[kInFlight];
+      T* to[kInFlight];
+      uint32_t step[kInFlight];
+      uint32_t element[kInFlight];  // along `lanes`
 #pragma unroll
-    for (int w = 0; w < W; ++w) {
-      keep[w] = w > 0 && strided.lanes.mask == 0
-                    ? keep[0]
-                    : keep_run(
-                          state, start.mask + static_cast<uint64_t>(w * strided.lanes.mask),
-                          strided.run.mask, threshold);
-    }
-#pragma unroll
-    for (int r = 0; r < kRun; ++r) {
-      uint32_t neighbours = 0;
-#pragma unroll
-      for (int w = 0; w < W; ++w) {
-        neighbours |= ((keep[w] >> r) & 1) << w;
+      for (int j = 0; j < kInFlight; ++j) {
+        step[j] = strided.tile_packs.divide((g * kInFlight + j) * kWarp + lane, element[j]);
+        element[j] *= V;
+        const bool inside =
+            step[j] < static_cast<uint32_t>(strided.tile_steps) && step[j] < steps_left && element[j] < lanes_left;
+        packs[j] = load_pack<V>(x + at.in + element[j] * lanes.in + step[j] * run.in, inside);
+        to[j] = inside ? y + at.out + element[j] * lanes.out + step[j] * run.out : nullptr;
       }
-      packs[r].apply(rule, neighbours);
-    }
-    if (count == kRun) {
-      store_run<true>(packs, y + start.out, strided.run.out, count);
-    } else {
-      store_run<false>(packs, y + start.out, strided.run.out, count);
+      if (g == 0) {
+        const int first = lane / strided.owners * kRun;
+        const uint64_t index =
+            at.mask +
+            static_cast<uint64_t>(lane % strided.owners * lanes.mask + first * run.mask);
+        const int64_t count = steps_left - first < kRun ? steps_left - first : kRun;
+        keep = keep_run(load_state(source, at.state), index, count, threshold);
+      }
+#pragma unroll
+      for (int j = 0; j < kInFlight; ++j) {
+        const int owner = static_cast<int>(step[j] / kRun) * strided.owners;
+        uint32_t bits = 0;
+        if (lanes.mask == 0) {
+          bits = ((from_lane(keep, owner) >> (step[j] % kRun)) & 1) != 0 ? ~uint32_t{0} : 0;
+        } else {
+#pragma unroll
+          for (int v = 0; v < V; ++v) {
+            const uint32_t of_lane = from_lane(keep, owner + static_cast<int>(element[j]) + v);
+            bits |= ((of_lane >> (step[j] % kRun)) & 1) << v;
+          }
+        }
+        packs[j].apply(rule, bits);
+        store(reinterpret_cast<Pack<T, V>*>(to[j]), packs[j], to[j] != nullptr);
+      }
     }
   }
+  record_state(source);
 }
 
 }  // namespace dropout::cuda

@@ -21,11 +21,10 @@
 #define __forceinline__ inline
 #define __launch_bounds__(threads)
 
-struct Index3 {
+struct Index {
   unsigned x = 0;
-  unsigned y = 0;
 };
-inline thread_local Index3 blockIdx, blockDim, threadIdx, gridDim;
+inline thread_local Index blockIdx, blockDim, threadIdx, gridDim;
 
 namespace emulation {
 
@@ -158,23 +157,20 @@ template <class... Parameters, class... Arguments>
 cudaError_t run(
     void (*kernel)(Parameters...),
     unsigned blocks,
-    unsigned samples,
     unsigned threads,
     const Arguments&... arguments) {
   Warp& warp = Warp::current();
   gridDim.x = blocks;
   blockDim.x = threads;
-  gridDim.y = samples;
   ++counts.launches;
-  counts.blocks += blocks * samples;
+  counts.blocks += blocks;
   counts.parameter_bytes =
       std::max<int64_t>(counts.parameter_bytes, (0 + ... + sizeof(Parameters)));
   if (mode == Mode::kPlan) {
     return cudaSuccess;
   }
-  for (unsigned block = 0; block < blocks * samples; ++block) {
-    blockIdx.x = block % blocks;
-    blockIdx.y = block / blocks;
+  for (unsigned block = 0; block < blocks; ++block) {
+    blockIdx.x = block;
     for (unsigned first = 0; first < threads; first += kLanes) {
       const int count = static_cast<int>(std::min<unsigned>(kLanes, threads - first));
       warp.run(first, count, [&] { kernel(arguments...); });
@@ -211,5 +207,7 @@ void store(
     *to = value;
   }
 }
+
+inline void prefetch(const void* /*from*/) {}
 
 }  // namespace dropout::cuda

@@ -10,7 +10,7 @@
 
 namespace dropout::cuda {
 
-constexpr int64_t kMaxSamples = 65535;
+constexpr int64_t kMostElements = int64_t{1} << 29;
 
 // Whether a kernel on the current device may follow the pointers of an argument.
 template <class T>
@@ -34,7 +34,6 @@ template <class... Parameters, class... Arguments>
 cudaError_t start(
     void (*kernel)(Parameters...),
     unsigned blocks,
-    unsigned samples,
     unsigned threads,
     cudaStream_t stream,
     const Arguments&... arguments) {
@@ -42,7 +41,7 @@ cudaError_t start(
     return cudaErrorIllegalAddress;
   }
   return mock_runtime::submit(stream, [=] {
-    if (emulation::run(kernel, blocks, samples, threads, arguments...) != cudaSuccess) {
+    if (emulation::run(kernel, blocks, threads, arguments...) != cudaSuccess) {
       throw std::runtime_error("lanes of a warp did not meet at an exchange");
     }
   });
