@@ -14,6 +14,13 @@ constexpr int kThreads = 256;
 __device__ __forceinline__ int lane_number() {
   return static_cast<int>(threadIdx.x % kWarp);
 }
+// Of this warp in the grid, and how many there are.
+__device__ __forceinline__ uint32_t warp_number() {
+  return blockIdx.x * (kThreads / kWarp) + threadIdx.x / kWarp;
+}
+__device__ __forceinline__ uint32_t warps() {
+  return gridDim.x * (kThreads / kWarp);
+}
 
 // n / size for n and size below 2^31, as a product and a shift.
 struct Divisor {
@@ -47,12 +54,20 @@ struct Place {
     out += n * dim.out;
     mask += static_cast<uint64_t>(n * dim.mask);
   }
+
+  // Moves to the tile of this number. How many of its `size` elements there are.
+  __device__ __forceinline__ int enter(const Dim& dim, uint32_t tile, int size) {
+    const int64_t first = int64_t{tile} * size;
+    move(first, dim);
+    return dim.size - first < size ? static_cast<int>(dim.size - first) : size;
+  }
 };
 
-// The dimensions beside those a kernel walks along, and the samples around them.
+// The dimensions beside those a kernel walks along. Of the samples, which are the last one where
+// they have states of their own, each finds its state `state` after the one before.
 struct Outer {
   uint64_t base;
-  Samples samples;
+  int64_t state;
   int ndim = 0;
   Divisor sizes[IndexMap::kMaxDims];
   Dim dims[IndexMap::kMaxDims];
@@ -64,10 +79,8 @@ struct Outer {
       uint32_t position;
       index = sizes[d].divide(index, position);
       at.move(position, dims[d]);
+      at.state = position * state;
     }
-    at.in += index * samples.in;
-    at.out += index * samples.out;
-    at.state = index * samples.state;
     return at;
   }
 };
@@ -93,5 +106,16 @@ __device__ __forceinline__ void record_state(const StateSource& source) {
     source.written[1] = static_cast<int64_t>(state.offset);
   }
 }
+
+// What every kernel is given beside its work.
+template <class Rule>
+struct Call {
+  using T = typename Rule::Element;
+  const T* x;
+  T* y;
+  StateSource source;
+  Threshold threshold;
+  Rule rule;
+};
 
 }  // namespace dropout::cuda

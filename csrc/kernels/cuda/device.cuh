@@ -5,7 +5,8 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <cstring>
+
+#include "core/scalar.h"
 
 namespace dropout::cuda {
 
@@ -20,11 +21,7 @@ __device__ __forceinline__ uint32_t from_lane(uint32_t value, int lane) {
 // *from in one instruction, or nothing.
 template <class T>
 __device__ __forceinline__ T load(const T* from, bool active = true) {
-  T value{};
-  if (active) {
-    value = *from;
-  }
-  return value;
+  return active ? *from : T{};
 }
 
 // *to = value in one instruction, or nothing; of a plain assignment the compiler makes several
@@ -35,16 +32,12 @@ __device__ __forceinline__ void store(T* to, const T& value, bool active = true)
     return;
   }
   if constexpr (sizeof(T) == 16) {
-    uint4 words;
-    memcpy(&words, &value, sizeof(T));
+    const auto words = detail::bit_cast<uint4>(value);
     asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words.x), "r"(words.y),
                  "r"(words.z), "r"(words.w)
                  : "memory");
   } else if constexpr (sizeof(T) == 8) {
-    uint2 words;
-    memcpy(&words, &value, sizeof(T));
-    asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(words.x), "r"(words.y)
-                 : "memory");
+    *reinterpret_cast<uint64_t*>(to) = detail::bit_cast<uint64_t>(value);
   } else {
     *to = value;
   }

@@ -3,19 +3,26 @@
 
 #include "kernels/cuda/row.cuh"
 #include "kernels/cuda/rows.cuh"
-#include "kernels/cuda/states.cuh"
 #include "kernels/cuda/strided.cuh"
-#include "kernels/cuda/unaligned.cuh"
 
 namespace dropout::cuda {
 namespace {
 
-// A block is short, so that the last wave of many costs little. Where it would be a hundredth, a
-// warp takes several units of work, which share what it does before the first.
+// Blocks are short, so that the last wave of many costs little. Beyond that a warp takes several
+// units of work, which share what it does before the first.
 constexpr int64_t kManyBlocks = 16384;
 constexpr int64_t kUnitsPerWarp = 8;
 // Elements for which a warp draws once where decisions are shared.
-constexpr int64_t kSharedElements = 2048;
+constexpr int64_t kSharedElements = 2560;
+
+// (seed, offset) of `count` consecutive calls, each of which reserves two counters.
+__global__ void write_states(StateSource source, int64_t count) {
+  const RngState state = load_state(source);
+  for (int64_t k = warp_number() * kWarp + lane_number(); k < count; k += warps() * kWarp) {
+    source.written[2 * k] = static_cast<int64_t>(state.seed);
+    source.written[2 * k + 1] = static_cast<int64_t>(state.offset + 2 * static_cast<uint64_t>(k));
+  }
+}
 
 unsigned grid(int64_t units, int64_t units_per_block) {
   const int64_t blocks = divide_up(units, units_per_block);
@@ -26,64 +33,59 @@ unsigned grid(int64_t units, int64_t units_per_block) {
 template <class Rule>
 class Launch {
  public:
-  using T = typename Rule::Element;
-
-  Launch(const Task& task, const StateSource& source, const Rule& rule, cudaStream_t stream)
-      : task_(task), map_(task.map), source_(source), rule_(rule), stream_(stream) {}
+  Launch(const Task& task, const Call<Rule>& call, cudaStream_t stream)
+      : call_(call),
+        map_(task.map),
+        state_step_(task.samples.count > 1 ? task.samples.state : 0),
+        stream_(stream) {
+    map_.push({task.samples.count, task.samples.in, task.samples.out, 0});
+  }
 
   cudaError_t run() const {
     const Dim& inner = map_.dims[0];
-    const bool rows = inner.mask == 1;
-    const bool wide = aligned(0, kWidth<T>);
-    if (rows && wide && map_.ndim == 1 && task_.samples.count == 1 && map_.base % kBlock == 0) {
-      const auto first_block = static_cast<uint64_t>(map_.base / kBlock);
-      return start_kernel(
-          dropout_row<Rule>, divide_up(inner.size, kTile<T>), inner.size, first_block);
+    const bool dense = inner.in == 1 && inner.out == 1;
+    const bool row = dense && inner.mask == 1;
+    if (row && map_.ndim == 1 && aligned(kWidth<T>) && map_.base % kBlock == 0) {
+      const int64_t tiles = divide_up(inner.size, kTile<T>);
+      return start_warps(dropout_row<Rule>, tiles, inner.size, map_.base / kBlock);
     }
-    if (task_.samples.count * map_.numel() > kMostElements) {
+    if (map_.numel() > kMostElements) {
       return run_halves();
     }
-    return rows ? run_rows(wide) : run_strided();
+    constexpr int kNarrow = 8 / sizeof(T);  // as each neighbour needs decisions of its own
+    return row                                                      ? run_rows()
+           : dense && inner.size % kNarrow == 0 && aligned(kNarrow) ? run_strided<kNarrow>()
+                                                                    : run_strided<1>();
   }
 
  private:
+  using T = typename Rule::Element;
+
   static uint64_t number(const void* pointer) {
     return reinterpret_cast<uintptr_t>(pointer) / sizeof(T);
   }
-
-  // Do all lines along dimension `line` begin at multiples of `width`? The first does at `start`,
-  // others a `stride` of their dimension or a step of the samples further.
+  // Do all rows along the first dimension begin at multiples of `width`, if the first does at
+  // `start` and others a `stride` of their dimensions further?
   template <class Stride>
-  bool multiples(
-      int line, int64_t width, uint64_t start, int64_t sample, const Stride& stride) const {
-    bool multiple = start % static_cast<uint64_t>(width) == 0 && sample % width == 0;
-    for (int d = 0; d < map_.ndim; ++d) {
-      multiple = multiple && (d == line || stride(map_.dims[d]) % width == 0);
-    }
-    return multiple;
-  }
-  bool out_aligned(int line, int64_t width) const {
-    return multiples(line, width, number(task_.out), task_.samples.out, [](const Dim& dim) {
-      return dim.out;
-    });
-  }
-  // In memory, in input and output; and are they dense?
-  bool aligned(int line, int64_t width) const {
-    return map_.dims[line].in == 1 && map_.dims[line].out == 1 && out_aligned(line, width) &&
-           multiples(line, width, number(task_.in), task_.samples.in, [](const Dim& dim) {
-             return dim.in;
+  bool multiples(int64_t width, uint64_t start, const Stride& stride) const {
+    return start % static_cast<uint64_t>(width) == 0 &&
+           std::all_of(map_.dims + 1, map_.dims + map_.ndim, [&](const Dim& dim) {
+             return stride(dim) % width == 0;
            });
   }
-  // Do accesses of this width hold lines and nothing else?
-  bool fits(int line, int64_t width) const {
-    return map_.dims[line].size % width == 0 && aligned(line, width);
+  bool out_aligned(int64_t width) const {
+    return multiples(width, number(call_.y), [](const Dim& dim) { return dim.out; });
+  }
+  bool aligned(int64_t width) const {
+    return out_aligned(width) &&
+           multiples(width, number(call_.x), [](const Dim& dim) { return dim.in; });
   }
 
   // All dimensions but these. The number of places there are along them.
   int64_t set_outer(Outer& outer, int without, int and_without) const {
     outer.base = map_.base;
-    outer.samples = task_.samples;
-    int64_t places = task_.samples.count;
+    outer.state = state_step_;
+    int64_t places = 1;
     for (int d = 0; d < map_.ndim; ++d) {
       if (d != without && d != and_without) {
         outer.sizes[outer.ndim] = Divisor(map_.dims[d].size);
@@ -94,114 +96,88 @@ class Launch {
     return places;
   }
 
-  cudaError_t run_rows(bool wide) const {
-    constexpr int kHalf = 8 / sizeof(T) < kWidth<T> ? 8 / sizeof(T) : 1;
-    const auto mask_aligned = [&](int64_t width) {
-      return multiples(0, width, map_.base, 0, [](const Dim& dim) { return dim.mask; });
-    };
-    const auto whole = [&](int64_t width) { return fits(0, width) && mask_aligned(width); };
-    const bool dense = map_.dims[0].in == 1 && map_.dims[0].out == 1;
-    const bool unaligned = dense && sizeof(T) < 8 && !whole(kHalf);
-    // Between where a row begins in the mask and in memory, modulo a block.
-    const bool apart =
-        unaligned && !multiples(
-                         0, kBlock, number(task_.out) - map_.base, task_.samples.out,
-                         [](const Dim& dim) { return dim.out - dim.mask; });
-    const bool lead = unaligned ? !out_aligned(0, kBlock) : !mask_aligned(kBlock);
-    const int64_t size = map_.dims[0].size + (lead ? kBlock - 1 : 0) + (apart ? kBlock - 1 : 0);
-    Rows rows{map_.dims[0], Divisor(divide_up(size, kBlock)), 0, apart ? 1 : 0, {}};
-    rows.total = static_cast<uint32_t>(rows.blocks.size * set_outer(rows.outer, 0, 0));
-    const auto kernel = unaligned                  ? dropout_unaligned_rows<Rule>
-                        : wide && whole(kWidth<T>) ? dropout_rows<Rule, kWidth<T>>
-                        : whole(kHalf)             ? dropout_rows<Rule, kHalf>
-                                                   : dropout_rows<Rule, 1>;
-    return start_kernel(kernel, divide_up(rows.total, kWarp - rows.overlap), rows);
+  cudaError_t run_rows() const {
+    // Between where rows begin in memory: input and output, output and mask.
+    const bool shifted = !multiples(
+        kWidth<T>, number(call_.x) - number(call_.y),
+        [](const Dim& dim) { return dim.in - dim.out; });
+    const bool apart = !multiples(
+        kBlock, number(call_.y) - map_.base, [](const Dim& dim) { return dim.out - dim.mask; });
+    const int64_t lead = (out_aligned(kBlock) ? 0 : kBlock - 1) + (apart ? kBlock - 1 : 0);
+    Rows rows{static_cast<int>(map_.dims[0].size), {}, 0, apart ? 1 : 0, shifted, {}};
+    rows.groups = Divisor(divide_up(rows.size + lead, kBlock));
+    rows.total = static_cast<uint32_t>(rows.groups.size * set_outer(rows.outer, 0, 0));
+    return start_warps(dropout_rows<Rule>, divide_up(rows.total, kWarp - rows.overlap), rows);
   }
 
+  template <int V>
   cudaError_t run_strided() const {
-    // Narrower than elsewhere, as each neighbour needs decisions of its own.
-    constexpr int kNarrow = 8 / sizeof(T);
-    constexpr Dim kNone{1, 0, 0, 0};
+    const Dim& near = map_.dims[0];
     const int run_dim = map_.run_dim();
-    const Dim& lanes = map_.dims[0];
-    const Dim& run = run_dim < 0 ? kNone : map_.dims[run_dim];
-    const bool shared = lanes.mask == 0;
-    const bool wide = fits(0, kNarrow);
-    const int64_t width = wide ? kNarrow : 1;
-    const int64_t runs = divide_up(run.size, kRun);
-    int64_t tile_lanes = std::min<int64_t>(lanes.size, kWarp);
-    int64_t tile_steps = kRun * std::min(runs, kWarp / tile_lanes);
+    const int far_dim = run_dim != 0 ? run_dim : map_.ndim - (state_step_ != 0) > 1 ? 1 : -1;
+    const Dim far = far_dim < 0 ? Dim{1, 0, 0, 0} : map_.dims[far_dim];
+    const int64_t near_runs = divide_up(near.size, kRun);
+    const bool shared = near.mask == 0;
+    int64_t owners = std::min<int64_t>(run_dim == 0 ? near_runs : near.size, kWarp);
+    int64_t near_tile = run_dim == 0 ? owners * kRun : owners;
+    int64_t far_tile = run_dim == 0 ? kWarp / owners : kWarp / owners * kRun;
     if (shared) {
-      const int64_t elements = kSharedElements * (run.size > kBlock ? 2 : 1);
-      const int64_t most = elements / std::min<int64_t>(run.size, kRun) / kWarp * kWarp;
-      tile_lanes = std::min(lanes.size, most);
-      tile_steps = kRun * std::clamp<int64_t>(
-                              elements / (kRun * tile_lanes), 1, std::min<int64_t>(runs, kWarp));
+      const int64_t elements = kSharedElements * (far.size > kBlock ? 2 : 1);
+      const int64_t most = elements / std::min<int64_t>(far.size, kRun) / kWarp * kWarp;
+      owners = 1;
+      near_tile = std::min(near.size, most);
+      far_tile = kRun * std::clamp<int64_t>(elements / (kRun * near_tile), 1, kWarp);
     }
-    tile_steps = std::min(tile_steps, run.size);
-    const int64_t tile_packs = divide_up(tile_lanes, width);
-    const Divisor lane_tiles(divide_up(lanes.size, tile_lanes));
-    const Divisor run_tiles(divide_up(run.size, tile_steps));
+    near_tile = std::min(near_tile, near.size);
+    far_tile = std::min(far_tile, far.size);
+    const int64_t packs = divide_up(near_tile, V);
     Strided strided{
-        lanes,
-        run,
-        static_cast<int>(shared ? 1 : tile_lanes),
-        static_cast<int>(tile_lanes),
-        static_cast<int>(tile_steps),
-        static_cast<int>(divide_up(tile_packs * tile_steps, kWarp * kInFlight)),
-        Divisor(tile_packs),
-        lane_tiles,
-        run_tiles,
+        {near, static_cast<int>(near_tile), Divisor(divide_up(near.size, near_tile)),
+         shared         ? 31
+         : run_dim == 0 ? kRunBits
+                        : 0},
+        {far, static_cast<int>(far_tile), Divisor(divide_up(far.size, far_tile)),
+         run_dim == 0 ? 0 : kRunBits},
+        static_cast<int>(owners),
+        Divisor(packs),
+        static_cast<int>(divide_up(packs * far_tile, kWarp) * kWarp),
         0,
         {}};
-    const int64_t places = set_outer(strided.outer, 0, run_dim);
-    strided.total = static_cast<uint32_t>(places * lane_tiles.size * run_tiles.size);
-    const auto kernel = wide ? dropout_strided<Rule, kNarrow> : dropout_strided<Rule, 1>;
-    return start_kernel(kernel, strided.total, strided);
+    const int64_t places = set_outer(strided.outer, 0, far_dim);
+    strided.total =
+        static_cast<uint32_t>(places * strided.near.tiles.size * strided.far.tiles.size);
+    return start_warps(dropout_strided<Rule, V>, strided.total, strided);
   }
 
-  // The halves of the samples or of the outermost dimension one after the other.
+  // The halves of the outermost dimension one after the other.
   cudaError_t run_halves() const {
-    Task parts[2] = {task_, task_};
-    StateSource rest = source_;
-    const Samples& samples = task_.samples;
-    const Dim& outermost = map_.dims[map_.ndim - 1];
-    int64_t half;
-    Dim steps;
-    if (samples.count > 1) {
-      half = samples.count / 2;
-      steps = {samples.count, samples.in, samples.out, 0};
-      parts[0].samples.count = half;
-      parts[1].samples.count -= half;
-      rest.seed += half * samples.state;
-      rest.offset += half * samples.state;
-    } else {
-      steps = outermost;
-      half = steps.size / 2;
-      half -= half > kBlock ? half % kBlock : 0;
-      parts[0].map.dims[map_.ndim - 1].size = half;
-      parts[1].map.dims[map_.ndim - 1].size -= half;
+    Launch first = *this;
+    Launch second = *this;
+    const Dim& dim = map_.dims[map_.ndim - 1];
+    const int64_t half = dim.size < 2 * kBlock ? dim.size / 2 : dim.size / 2 / kBlock * kBlock;
+    first.map_.dims[map_.ndim - 1].size = half;
+    second.map_.dims[map_.ndim - 1].size -= half;
+    second.map_.base += static_cast<uint64_t>(half * dim.mask);
+    second.call_.x += half * dim.in;
+    second.call_.y += half * dim.out;
+    if (state_step_ != 0) {
+      second.call_.source.seed += half * state_step_;
+      second.call_.source.offset += half * state_step_;
     }
-    parts[1].in = static_cast<const T*>(task_.in) + half * steps.in;
-    parts[1].out = static_cast<T*>(task_.out) + half * steps.out;
-    parts[1].map.base += static_cast<uint64_t>(half * steps.mask);
-    const cudaError_t error = Launch(parts[0], source_, rule_, stream_).run();
-    return error == cudaSuccess ? Launch(parts[1], rest, rule_, stream_).run() : error;
+    const cudaError_t error = first.run();
+    return error == cudaSuccess ? second.run() : error;
   }
 
   // A warp for each unit of work.
   template <class... Parameters, class... Work>
-  cudaError_t start_kernel(
-      void (*kernel)(const T*, T*, Parameters...), int64_t units, const Work&... work) const {
-    return start(
-        kernel, grid(units, kThreads / kWarp), kThreads, stream_, static_cast<const T*>(task_.in),
-        static_cast<T*>(task_.out), work..., source_, task_.threshold, rule_);
+  cudaError_t start_warps(
+      void (*kernel)(Parameters...), int64_t units, const Work&... work) const {
+    return start(kernel, grid(units, kThreads / kWarp), kThreads, stream_, call_, work...);
   }
 
-  const Task& task_;
-  const IndexMap& map_;
-  const StateSource& source_;
-  const Rule& rule_;
+  Call<Rule> call_;
+  IndexMap map_;
+  int64_t state_step_;  // between samples, which are the last dimension then; 0 if there are none
   cudaStream_t stream_;
 };
 
@@ -209,7 +185,11 @@ class Launch {
 
 cudaError_t launch(const Task& task, const StateSource& source, cudaStream_t stream) {
   return with_rule(task.dtype, task.coefficients, [&](const auto& rule) {
-    return Launch(task, source, rule, stream).run();
+    using Rule = std::decay_t<decltype(rule)>;
+    using T = typename Rule::Element;
+    const Call<Rule> call{
+        static_cast<const T*>(task.in), static_cast<T*>(task.out), source, task.threshold, rule};
+    return Launch<Rule>(task, call, stream).run();
   });
 }
 

@@ -11,42 +11,11 @@
 
 namespace dropout::cuda {
 
-// Two elements of 16 bits, which are rounded together; the first is the lower half.
-template <class T>
-struct Pair {
-  uint32_t bits;
-
-  __device__ __forceinline__ T get(int i) const {
-    return {static_cast<uint16_t>(bits >> (16 * i))};
-  }
-  __device__ __forceinline__ void set(int i, T x) {
-    bits = (bits & (0xffff0000u >> (16 * i))) | static_cast<uint32_t>(x.bits) << (16 * i);
-  }
-};
-
 // V elements that are read or written in one access.
 template <class T, int V>
 struct alignas(sizeof(T) * V) Pack {
-  using Element = T;
-  static constexpr bool kPairs = sizeof(T) == 2 && V > 1;
-  using Unit = std::conditional_t<kPairs, Pair<T>, T>;
-  Unit unit[kPairs ? V / 2 : V];
-
-  __device__ __forceinline__ T get(int v) const {
-    if constexpr (kPairs) {
-      return unit[v / 2].get(v % 2);
-    } else {
-      return unit[v];
-    }
-  }
-  __device__ __forceinline__ void set(int v, T x) {
-    if constexpr (kPairs) {
-      unit[v / 2].set(v % 2, x);
-    } else {
-      unit[v] = x;
-    }
-  }
-
+  static constexpr bool kPairs = sizeof(T) == 2 && V > 1;  // of 16 bits, rounded together
+  std::conditional_t<kPairs, uint32_t, T> unit[kPairs ? V / 2 : V];
   static constexpr int kWords = sizeof(T) * V / 4;
 
   // That of another lane. The whole warp calls this together.
@@ -90,14 +59,14 @@ struct alignas(sizeof(T) * V) Pack {
   template <class Rule>
   __device__ __forceinline__ void apply(const Rule& rule, uint32_t keep) {
     const auto kept = [&](int v) { return ((keep >> v) & 1) != 0; };
-    if constexpr (kPairs) {
 #pragma unroll
-      for (int v = 0; v < V; v += 2) {
-        unit[v / 2].bits = apply_rule_to_pair(get(v), kept(v), get(v + 1), kept(v + 1), rule);
-      }
-    } else {
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
+    for (int v = 0; v < V; v += kPairs ? 2 : 1) {
+      if constexpr (kPairs) {
+        uint32_t& pair = unit[v / 2];
+        const T first{static_cast<uint16_t>(pair)};
+        const T second{static_cast<uint16_t>(pair >> 16)};
+        pair = apply_rule_to_pair(first, kept(v), second, kept(v + 1), rule);
+      } else {
         unit[v] = apply_rule(unit[v], kept(v), rule);
       }
     }
@@ -121,17 +90,13 @@ __device__ __forceinline__ int elements_beyond(const T* at) {
 
 // Stores elements begin ... end - 1 in the widest accesses that lie among them.
 template <class T, int V, int W = V>
-__device__ __forceinline__ void store_part(
-    T* to, const Pack<T, V>& pack, int64_t begin, int64_t end) {
+__device__ __forceinline__ void store_part(T* to, const Pack<T, V>& pack, int begin, int end) {
   const auto has = [&](int v, int width) { return v >= begin && v + width <= end; };
 #pragma unroll
   for (int v = 0; v < V; v += W) {
     const bool wider = W < V && has(v / (2 * W) * (2 * W), 2 * W);
-    Pack<T, W> part{};
-#pragma unroll
-    for (int w = 0; w < W; ++w) {
-      part.set(w, pack.get(v + w));
-    }
+    Pack<T, W> part;
+    memcpy(&part, reinterpret_cast<const char*>(&pack) + v * sizeof(T), sizeof(part));
     store(reinterpret_cast<Pack<T, W>*>(to + v), part, has(v, W) && !wider);
   }
   if constexpr (W > 1) {

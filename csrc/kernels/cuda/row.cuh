@@ -20,14 +20,8 @@ constexpr int kTile = kWarp * kBlock * kLaneBlocks<T>;
 // Lanes ask each other for the decisions of what they hold: the j-th access of a warp touches
 // V * kWarp consecutive elements, whatever the type, at one Philox call for eight elements.
 template <class Rule>
-__global__ void __launch_bounds__(kThreads) dropout_row(
-    const typename Rule::Element* x,
-    typename Rule::Element* y,
-    int64_t size,
-    uint64_t first_block,
-    StateSource source,
-    Threshold threshold,
-    Rule rule) {
+__global__ void __launch_bounds__(kThreads)
+    dropout_row(Call<Rule> call, int64_t size, uint64_t first_block) {
   using T = typename Rule::Element;
   constexpr int V = kWidth<T>;
   constexpr int kBlocks = kLaneBlocks<T>;
@@ -39,21 +33,22 @@ __global__ void __launch_bounds__(kThreads) dropout_row(
   const int64_t step = static_cast<int64_t>(gridDim.x) * (kThreads / kWarp) * kTile<T>;
   int64_t origin = (static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + warp) * kTile<T>;
   const int64_t sector = origin + lane * (kTile<T> / kWarp);
-  if (source.seed != nullptr && sector < size) {
-    prefetch(x + sector);  // while the state is waited for
+  if (call.source.seed != nullptr && sector < size) {
+    prefetch(call.x + sector);  // while the state is waited for
   }
-  const RngState state = load_state(source);
+  const RngState state = load_state(call.source);
   for (; origin < size; origin += step) {
-    const int64_t rest = size - origin;
-    const bool whole = rest >= kTile<T>;
+    const bool whole = size - origin >= kTile<T>;
+    const int rest = whole ? kTile<T> : static_cast<int>(size - origin);
     Pack<T, V> packs[kBlocks * kPerBlock];
 #pragma unroll
     for (int j = 0; j < kBlocks * kPerBlock; ++j) {
       const int position = (j * kWarp + lane) * V;
-      packs[j] = load_pack<V>(x + origin + position, whole || position < rest);
+      packs[j] = load_pack<V>(call.x + origin + position, whole || position < rest);
     }
     const KeepBlocks<kBlocks> own = keep_blocks<kBlocks>(
-        state, first_block + static_cast<uint64_t>(origin / kBlock + lane), kWarp, threshold);
+        state, first_block + static_cast<uint64_t>(origin / kBlock + lane), kWarp,
+        call.threshold);
 #pragma unroll
     for (int j = 0; j < kBlocks * kPerBlock; ++j) {
       uint32_t keep = own.bits[j / kPerBlock];
@@ -61,19 +56,19 @@ __global__ void __launch_bounds__(kThreads) dropout_row(
         const int position = (j % kPerBlock * kWarp + lane) * V;
         keep = from_lane(keep, position / kBlock) >> (position % kBlock);
       }
-      packs[j].apply(rule, keep);
+      packs[j].apply(call.rule, keep);
     }
 #pragma unroll
     for (int j = 0; j < kBlocks * kPerBlock; ++j) {
       const int position = (j * kWarp + lane) * V;
       if (whole) {
-        store(reinterpret_cast<Pack<T, V>*>(y + origin + position), packs[j]);
+        store(reinterpret_cast<Pack<T, V>*>(call.y + origin + position), packs[j]);
       } else if (position < rest) {
-        store_part(y + origin + position, packs[j], 0, rest - position);
+        store_part(call.y + origin + position, packs[j], 0, rest - position);
       }
     }
   }
-  record_state(source);
+  record_state(call.source);
 }
 
 }  // namespace dropout::cuda

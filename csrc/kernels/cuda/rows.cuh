@@ -1,4 +1,5 @@
-// Many rows along which mask indices are consecutive: a lane a block, wherever it lies.
+// Many dense rows along which mask indices are consecutive, however short and wherever they
+// begin.
 #pragma once
 
 #include <cstdint>
@@ -8,71 +9,84 @@
 
 namespace dropout::cuda {
 
+// Groups of eight elements whose output is aligned, numbered through all rows.
 struct Rows {
-  Dim row;         // mask stride 1; dense where packs have more than one element
-  Divisor blocks;  // of a row
-  uint32_t total;  // blocks, those of all rows
-  int overlap;     // see unaligned.cuh
+  int size;        // of a row
+  Divisor groups;  // of a row, the first and the last of which it may fill in part
+  uint32_t total;  // groups
+  int overlap;     // 1: a group may lie in two blocks of the mask, 0: it is a block
+  bool shifted;    // is there input that is not aligned where its output is?
   Outer outer;
 };
 
-// Blocks of the mask, numbered through all rows. The first and the last one of a row may belong
-// to it in part, but packs belong to a row or not: their width divides whatever rows begin and
-// end at. The j-th access of a warp takes its packs in the order of memory, and lanes ask each
-// other for decisions, unless a block is a pack.
-template <class Rule, int V>
-__global__ void __launch_bounds__(kThreads) dropout_rows(
-    const typename Rule::Element* x,
-    typename Rule::Element* y,
-    Rows rows,
-    StateSource source,
-    Threshold threshold,
-    Rule rule) {
+// A lane a group. If its decisions lie in two blocks, that of its first element is drawn, and the
+// other is the next lane's; warps overlap by the lane that only draws. Input is read in aligned
+// packs, and where two of them make one, the next lane has the second, but at the end of a row or
+// warp. A pack that is read holds an element of the row, and memory is mapped in larger pieces;
+// what else it brings is not used.
+template <class Rule>
+__global__ void __launch_bounds__(kThreads, 4 - kBlock / kWidth<typename Rule::Element> / 2)
+    dropout_rows(Call<Rule> call, Rows rows) {
   using T = typename Rule::Element;
+  constexpr int V = kWidth<T>;
   constexpr int kAccesses = kBlock / V;
   const int lane = lane_number();
-  for (uint32_t first = blockIdx.x * kThreads + threadIdx.x - lane; first < rows.total;
-       first += gridDim.x * kThreads) {
+  const int next_lane = (lane + 1) % kWarp;
+  const int lanes = kWarp - rows.overlap;
+  const auto locate = [&](uint32_t group, int& position) {
+    uint32_t in_row;
+    const Place at = rows.outer.place(rows.groups.divide(group, in_row));
+    position = static_cast<int>(in_row) * kBlock - elements_beyond<kBlock>(call.y + at.out);
+    return at;
+  };
+  for (uint32_t first = warp_number() * lanes; first < rows.total; first += warps() * lanes) {
     Pack<T, V> packs[kAccesses];
     T* to[kAccesses];
+    int begin[kAccesses];
+    int end[kAccesses];
     Place own;
-    const auto locate = [&](uint32_t block, int64_t& position) {
-      uint32_t number;
-      const Place at = rows.outer.place(rows.blocks.divide(block, number));
-      position = int64_t{number} * kBlock - static_cast<int64_t>(at.mask % kBlock);
-      return at;
-    };
+    int own_position;
 #pragma unroll
     for (int j = 0; j < kAccesses; ++j) {
       const int element = (j * kWarp + lane) * V;
-      const uint32_t block = first + element / kBlock;
-      int64_t position;
-      Place at = locate(block, position);
-      position += element % kBlock;
-      const bool inside = block < rows.total && position >= 0 && position < rows.row.size;
-      at.in += V > 1 ? position : position * rows.row.in;
-      at.out += V > 1 ? position : position * rows.row.out;
-      at.mask += static_cast<uint64_t>(position);
-      to[j] = inside ? y + at.out : nullptr;
-      packs[j] = load_pack<V>(x + at.in, inside);
-      own = at;
+      const bool exists = first + element / kBlock < rows.total;
+      own = locate(first + element / kBlock, own_position);
+      const int position = own_position + element % kBlock;
+      const int left = rows.size - position;
+      to[j] = call.y + own.out + position;
+      begin[j] = position < 0 ? -position : 0;
+      end[j] = !exists || element / kBlock >= lanes ? 0 : left < V ? left : V;
+      const T* from = call.x + own.in + position;
+      const int shift = rows.shifted ? elements_beyond<V>(from) : 0;
+      from -= shift;
+      packs[j] = load_pack<V>(from, exists && position + V > shift && left + shift > 0);
+      if (rows.shifted) {
+        Pack<T, V> second = packs[j].of_lane(next_lane);
+        const bool has_next = next_lane != 0 && left > V;
+        if (exists && !has_next && shift != 0 && left + shift > V && position + 2 * V > shift) {
+          second = load_pack<V>(from + V);
+        }
+        packs[j].shift_in(second, shift);
+      }
     }
     if constexpr (kAccesses > 1) {
-      int64_t position;
-      own = locate(first + lane, position);
-      own.mask += static_cast<uint64_t>(position);
+      own = locate(first + lane, own_position);
     }
-    const RngState state = load_state(source, first + lane < rows.total ? own.state : 0);
-    const uint32_t keep = keep_block(state, own.mask / kBlock, threshold);
+    const uint64_t index = own.mask + static_cast<uint64_t>(int64_t{own_position});
+    const RngState state = load_state(call.source, first + lane < rows.total ? own.state : 0);
+    uint32_t keep = keep_block(state, index / kBlock, call.threshold);
+    if (rows.overlap != 0) {
+      keep = (keep | from_lane(keep, next_lane) << kBlock) >> (index % kBlock);
+    }
 #pragma unroll
     for (int j = 0; j < kAccesses; ++j) {
       const int element = (j * kWarp + lane) * V;
       packs[j].apply(
-          rule, V < kBlock ? from_lane(keep, element / kBlock) >> (element % kBlock) : keep);
-      store(reinterpret_cast<Pack<T, V>*>(to[j]), packs[j], to[j] != nullptr);
+          call.rule, V < kBlock ? from_lane(keep, element / kBlock) >> (element % kBlock) : keep);
+      store_part(to[j], packs[j], begin[j], end[j]);
     }
   }
-  record_state(source);
+  record_state(call.source);
 }
 
 }  // namespace dropout::cuda

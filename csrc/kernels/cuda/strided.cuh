@@ -8,8 +8,9 @@
 
 namespace dropout::cuda {
 
-// Mask indices that a lane draws along the run dimension.
-constexpr int kRun = 16;
+// Mask indices that a lane draws along the run dimension, as a power of two.
+constexpr int kRunBits = 4;
+constexpr int kRun = 1 << kRunBits;
 // Accesses of a warp that wait for memory at the same time.
 constexpr int kInFlight = 4;
 
@@ -25,88 +26,76 @@ keep_run(RngState state, uint64_t first, int64_t count, Threshold threshold) {
   return bits >> shift;
 }
 
-// A tile is a piece of the plane of two dimensions: lanes x steps.
+// One of two dimensions, of which a tile is a piece.
+struct Side {
+  Dim dim;
+  int tile;       // elements of it
+  Divisor tiles;  // along the dimension
+  int run_bits;   // a lane draws for 2^run_bits of them
+};
+
 struct Strided {
-  Dim lanes;   // neighbours in memory; dense where packs have many elements
-  Dim run;     // mask stride 1, or of size 1
-  int owners;  // lanes of a warp that draw for the same steps; 1 where decisions are shared
-  int tile_lanes;
-  int tile_steps;
-  int groups;          // of kInFlight accesses, for a tile
-  Divisor tile_packs;  // in a step of a tile
-  Divisor lane_tiles;
-  Divisor run_tiles;
+  Side near;  // neighbours in memory; dense where packs have many elements
+  Side far;
+  int owners;      // lanes of a warp that draw for the same far elements
+  Divisor packs;   // of a tile, for one far element
+  int slots;       // for packs of a tile, as many for each lane
   uint32_t total;  // tiles
   Outer outer;
 };
 
-// A warp draws runs, a lane each: its lanes lie side by side along both dimensions of the tile.
-// Then it takes the packs of the tile in the order of memory, and asks for their decisions.
+// A warp draws runs, a lane each, that together cover a tile. Then it takes the packs of the tile
+// in the order of memory, and asks for their decisions.
 template <class Rule, int V>
-__global__ void __launch_bounds__(kThreads) dropout_strided(
-    const typename Rule::Element* x,
-    typename Rule::Element* y,
-    Strided strided,
-    StateSource source,
-    Threshold threshold,
-    Rule rule) {
+__global__ void __launch_bounds__(kThreads, 3) dropout_strided(Call<Rule> call, Strided strided) {
   using T = typename Rule::Element;
   const int lane = lane_number();
-  const Dim& lanes = strided.lanes;
-  const Dim& run = strided.run;
-  for (uint32_t tile = (blockIdx.x * kThreads + threadIdx.x) / kWarp; tile < strided.total;
-       tile += gridDim.x * (kThreads / kWarp)) {
-    uint32_t part;
-    const uint32_t rest = strided.lane_tiles.divide(tile, part);
-    const int64_t first_lane = int64_t{part} * strided.tile_lanes;
-    Place at = strided.outer.place(strided.run_tiles.divide(rest, part));
-    const int64_t first_step = int64_t{part} * strided.tile_steps;
-    at.move(first_lane, lanes);
-    at.move(first_step, run);
-    const int64_t lanes_left = lanes.size - first_lane;
-    const int64_t steps_left = run.size - first_step;
-    uint32_t keep = 0;
-    for (int g = 0; g < strided.groups; ++g) {
+  const Side& near = strided.near;
+  const Side& far = strided.far;
+  for (uint32_t unit = warp_number(); unit < strided.total; unit += warps()) {
+    uint32_t near_tile;
+    uint32_t far_tile;
+    const uint32_t rest = far.tiles.divide(near.tiles.divide(unit, near_tile), far_tile);
+    Place at = strided.outer.place(rest);
+    const int near_left = at.enter(near.dim, near_tile, near.tile);
+    const int far_left = at.enter(far.dim, far_tile, far.tile);
+    const int n0 = lane % strided.owners << near.run_bits;
+    const int f0 = lane / strided.owners << far.run_bits;
+    const int left = far.run_bits == kRunBits ? far_left - f0 : near_left - n0;
+    const uint32_t keep = keep_run(
+        load_state(call.source, at.state),
+        at.mask + static_cast<uint64_t>(n0 * near.dim.mask + f0 * far.dim.mask),
+        left < kRun ? left : kRun, call.threshold);
+    for (int slot = lane; slot < strided.slots; slot += kInFlight * kWarp) {
       Pack<T, V> packs[kInFlight];
-      T* to[kInFlight];
-      uint32_t step[kInFlight];
-      uint32_t element[kInFlight];  // along `lanes`
+      uint32_t n[kInFlight];
+      uint32_t f[kInFlight];
+      bool inside[kInFlight];
 #pragma unroll
       for (int j = 0; j < kInFlight; ++j) {
-        step[j] = strided.tile_packs.divide((g * kInFlight + j) * kWarp + lane, element[j]);
-        element[j] *= V;
-        const bool inside =
-            step[j] < static_cast<uint32_t>(strided.tile_steps) && step[j] < steps_left && element[j] < lanes_left;
-        packs[j] = load_pack<V>(x + at.in + element[j] * lanes.in + step[j] * run.in, inside);
-        to[j] = inside ? y + at.out + element[j] * lanes.out + step[j] * run.out : nullptr;
-      }
-      if (g == 0) {
-        const int first = lane / strided.owners * kRun;
-        const uint64_t index =
-            at.mask +
-            static_cast<uint64_t>(lane % strided.owners * lanes.mask + first * run.mask);
-        const int64_t count = steps_left - first < kRun ? steps_left - first : kRun;
-        keep = keep_run(load_state(source, at.state), index, count, threshold);
+        f[j] = strided.packs.divide(slot + j * kWarp, n[j]);
+        n[j] *= V;
+        inside[j] = static_cast<int>(n[j]) < near_left && static_cast<int>(f[j]) < far_left;
+        packs[j] =
+            load_pack<V>(call.x + at.in + n[j] * near.dim.in + f[j] * far.dim.in, inside[j]);
       }
 #pragma unroll
       for (int j = 0; j < kInFlight; ++j) {
-        const int owner = static_cast<int>(step[j] / kRun) * strided.owners;
         uint32_t bits = 0;
-        if (lanes.mask == 0) {
-          bits = ((from_lane(keep, owner) >> (step[j] % kRun)) & 1) != 0 ? ~uint32_t{0} : 0;
-        } else {
 #pragma unroll
-          for (int v = 0; v < V; ++v) {
-            const uint32_t of_lane = from_lane(keep, owner + static_cast<int>(element[j]) + v);
-            bits |= ((of_lane >> (step[j] % kRun)) & 1) << v;
-          }
+        for (int v = 0; v < V; ++v) {
+          const uint32_t owner =
+              (f[j] >> far.run_bits) * strided.owners + ((n[j] + v) >> near.run_bits);
+          const uint32_t run = far.run_bits == kRunBits ? f[j] : n[j] + v;
+          bits |= ((from_lane(keep, owner) >> (run % kRun)) & 1) << v;
         }
-        packs[j].apply(rule, bits);
-        store(reinterpret_cast<Pack<T, V>*>(to[j]), packs[j], to[j] != nullptr);
+        packs[j].apply(call.rule, bits);
+        T* to = call.y + at.out + n[j] * near.dim.out + f[j] * far.dim.out;
+        store(reinterpret_cast<Pack<T, V>*>(to), packs[j], inside[j]);
       }
     }
   }
-  record_state(source);
+  record_state(call.source);
 }
 
 }  // namespace dropout::cuda
