@@ -2,12 +2,14 @@
 
 Reads the machine code in the installed extension with cuobjdump and nvdisasm, of the CUDA toolkit
 or of the packages nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm. Prints for each kernel its
-registers, the bytes it keeps in local memory and, for the kernels along rows, the instructions that
-a thread executes for an element of a long row: those of the shortest way through the loop that
-loads and stores at the full width (no tie, no end of a row). Two kinds are counted apart, as a
-multiprocessor executes half as many of each a cycle as of others (CUDA programming guide,
-"Throughput of native arithmetic instructions"): integer addition, comparison, logic, selection and
-conversion, called ALU here; and integer multiplication.
+registers, the bytes it keeps in local memory and the instructions that a thread executes for an
+element: those of the shortest way through the loop that loads and stores at the full width (no tie,
+no end of a row). That is for a long row; for rows whose input is aligned as their output is and, as
+"shifted", for others, without what each further dimension costs to find them; and for strided
+layouts without the draw. Two kinds are counted apart, as a multiprocessor executes half as many of
+each a cycle as of others (CUDA programming guide, "Throughput of native arithmetic instructions"):
+integer addition, comparison, logic, selection and conversion, called ALU here; and integer
+multiplication.
 """
 
 import argparse
@@ -19,7 +21,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 from bench.extension import dropout_ext
@@ -28,9 +30,8 @@ from bench.table import align
 
 SCHEMA = "dropout_ext.machine_code/1"
 _KERNEL = re.compile(
-    r"dropout_(?P<loop>rows|strided)INS_\d+(?P<rule>ScaleShift|Scale|Mask)"
-    r"(?:I(?:NS_\d+(?P<half>BFloat16|Float16)E|(?P<wide>[df]))E)?E"
-    r"Li(?P<width>\d+)E(?:Lb(?P<single>[01])E)?"
+    r"dropout_(?P<loop>rows?|strided)INS_\d+(?P<rule>ScaleShift|Scale|Mask)"
+    r"(?:I(?:NS_\d+(?P<half>BFloat16|Float16)E|(?P<wide>[df]))E)?E?(?:Li(?P<width>\d+)E)?"
 )
 _DTYPES = {"d": ("float64", 8), "f": ("float32", 4), "BFloat16": ("bfloat16", 2)} | {
     "Float16": ("float16", 2),
@@ -41,20 +42,27 @@ _MULTIPLY = re.compile(r"IMAD(?!\.(MOV|SHL|IADD|U32 R\d+, RZ, RZ))")
 
 
 @dataclass(frozen=True)
+class Count:
+    """Instructions of a thread per element."""
+
+    instructions: float
+    alu: float
+    multiplications: float
+
+
+@dataclass(frozen=True)
 class Kernel:
-    """``width``: elements of an access. The last three are per element; None if no way loads and
-    stores at the full width alone, and for strided kernels, which have no such way."""
+    """``width``: elements of an access. A count is None where no way loads and stores at the full
+    width alone; ``shifted`` also for kernels that know no such rows."""
 
     loop: str
     rule: str
     dtype: str
     width: int
-    single_row: bool | None
     registers: int
     local_bytes: int
-    instructions: float | None
-    alu: float | None
-    multiplications: float | None
+    count: Count | None
+    shifted: Count | None
 
 
 @dataclass(frozen=True)
@@ -120,27 +128,38 @@ def _blocks(code: Sequence[Instruction]) -> tuple[list[list[Instruction]], dict[
     return blocks, follows
 
 
-def _loop(code: Sequence[Instruction], store: str) -> list[Instruction] | None:
-    """The shortest way from the head of a loop to its end by a whole access of this kind."""
+def _loop(
+    code: Sequence[Instruction], kind: str, stores: int, loads: int
+) -> list[Instruction] | None:
+    """The shortest way from the head of a loop to its end with so many accesses of this kind."""
     blocks, follows = _blocks(code)
+
+    def number(name: str) -> list[int]:
+        pattern = re.compile(rf"{name}\.E{kind}")
+        return [sum(bool(pattern.match(i.text)) for i in block) for block in blocks]
+
+    of_block = list(zip(number("STG"), number("LDG"), strict=True))
+    wanted = (stores, loads)
     best: list[Instruction] | None = None
     heads = {(after, k) for k in follows for after in follows[k] if after <= k}
     for head, end in heads:
-        start: tuple[int, int, bool, tuple[int, ...]] = (len(blocks[head]), head, False, (head,))
-        waiting, seen = [start], set()
+        waiting, seen = [(len(blocks[head]), head, (0, 0), (head,))], set()
         while waiting:
-            length, k, stored, way = heapq.heappop(waiting)
-            stored = stored or any(re.match(store, i.text) and not i.guarded for i in blocks[k])
-            if (k, stored) in seen:
+            length, k, before, way = heapq.heappop(waiting)
+            made = (
+                min(before[0] + of_block[k][0], stores),
+                min(before[1] + of_block[k][1], loads),
+            )
+            if (k, made) in seen:
                 continue
-            seen.add((k, stored))
+            seen.add((k, made))
             if k == end:
-                if stored and (best is None or length < len(best)):
+                if made == wanted and (best is None or length < len(best)):
                     best = [i for part in way for i in blocks[part]]
                 continue
             for after in follows[k]:
                 if after != head:
-                    step = (length + len(blocks[after]), after, stored, (*way, after))
+                    step = (length + len(blocks[after]), after, made, (*way, after))
                     heapq.heappush(waiting, step)
     return best
 
@@ -150,37 +169,36 @@ def _access(size: int) -> str:
     return {1: r"\.U8", 2: r"\.U16", 4: r"(?!\.(?:U?\d))"}.get(size, rf"\.{8 * size}\b")
 
 
+def _count(
+    code: Sequence[Instruction], size: int, width: int, accesses: int, loads: int
+) -> Count | None:
+    kind = _access(width * size)
+    way = _loop(code, kind, accesses, loads)
+    if way is None:
+        return None
+    numbers = (len(way), *(sum(bool(k.match(i.text)) for i in way) for k in (_ALU, _MULTIPLY)))
+    return Count(*(number / (width * accesses) for number in numbers))
+
+
 def _kernel(name: str, code: str, resources: str) -> Kernel | None:
     found = _KERNEL.search(name)
     if found is None:
         return None
     dtype, size = _DTYPES[found["half"] or found["wide"]]
-    width = int(found["width"])
+    loop, reads = found["loop"], found["rule"] != "Mask"
+    width = int(found["width"] or min(8, 16 // size))
     registers, stack, local = (
         int(re.findall(rf"{name}:(\d+)", resources)[0]) for name in ("REG", "STACK", "LOCAL")
     )
-    counts: list[float] = []
-    if found["loop"] == "rows":
-        kind = _access(width * size)
-        way = _loop(_instructions(code), rf"STG\.E{kind}") or []
-        stores = [i for i in way if i.text.startswith("STG.E")]
-        loads = [i for i in way if i.text.startswith("LDG.E")]
-        wide = [i for i in (*stores, *loads) if re.match(rf"(STG|LDG)\.E{kind}", i.text)]
-        reads = found["rule"] != "Mask"
-        if way and len(wide) == (1 + reads) * len(stores) == len(stores) + len(loads):
-            elements = width * len(stores)
-            alu, multiply = (sum(bool(k.match(i.text)) for i in way) for k in (_ALU, _MULTIPLY))
-            counts = [count / elements for count in (len(way), alu, multiply)]
-    return Kernel(
-        found["loop"],
-        found["rule"],
-        dtype,
-        width,
-        None if found["single"] is None else found["single"] == "1",
-        registers,
-        stack + local,
-        *(counts or (None, None, None)),
-    )
+    # Accesses of a thread each time around: csrc/kernels/cuda.
+    blocks = 2 if loop == "row" and size <= 2 else 1
+    accesses = 4 if loop == "strided" else blocks * 8 // width
+    instructions = _instructions(code)
+    count = _count(instructions, size, width, accesses, accesses * reads)
+    shifted = None
+    if loop == "rows" and reads:
+        shifted = _count(instructions, size, width, accesses, 2 * accesses)
+    return Kernel(loop, found["rule"], dtype, width, registers, stack + local, count, shifted)
 
 
 def kernels(library: Path, arch: str) -> list[Kernel]:
@@ -189,7 +207,7 @@ def kernels(library: Path, arch: str) -> list[Kernel]:
     codes = _functions(cuobjdump("-sass", *options), r"Function : (\S+)")
     resources = _functions(cuobjdump("-res-usage", *options), r"Function (\S+):")
     found = [_kernel(name, code, resources[name]) for name, code in codes.items()]
-    order = ("loop", "rule", "dtype", "single_row", "width")
+    order = ("loop", "rule", "dtype", "width")
     return sorted(
         (kernel for kernel in found if kernel is not None),
         key=lambda kernel: [str(getattr(kernel, name)) for name in order],
@@ -197,16 +215,19 @@ def kernels(library: Path, arch: str) -> list[Kernel]:
 
 
 def _table(found: Sequence[Kernel]) -> list[str]:
-    head = ["loop", "rule", "dtype", "width", "rows", "registers", "local"]
-    rows = [[*head, "instructions", "ALU", "multiply"]]
+    head = ["loop", "rule", "dtype", "width", "registers", "local"]
+    rows = [[*head, "instructions", "ALU", "multiply", "shifted", "ALU", "multiply"]]
     for kernel in found:
-        single = {None: "", True: "one", False: "many"}[kernel.single_row]
-        per_element = (kernel.instructions, kernel.alu, kernel.multiplications)
+        counts = [
+            number
+            for count in (kernel.count, kernel.shifted)
+            for number in (astuple(count) if count else (None, None, None))
+        ]
         rows.append(
             [
-                *(kernel.loop, kernel.rule, kernel.dtype, str(kernel.width), single),
+                *(kernel.loop, kernel.rule, kernel.dtype, str(kernel.width)),
                 *(str(kernel.registers), f"{kernel.local_bytes} B"),
-                *("" if count is None else f"{count:.1f}" for count in per_element),
+                *("" if number is None else f"{number:.1f}" for number in counts),
             ]
         )
     return align(rows)

@@ -65,20 +65,19 @@ class Launch {
     return reinterpret_cast<uintptr_t>(pointer) / sizeof(T);
   }
   // Do all rows along the first dimension begin at multiples of `width`, if the first does at
-  // `start` and others a `stride` of their dimensions further?
-  template <class Stride>
-  bool multiples(int64_t width, uint64_t start, const Stride& stride) const {
-    return start % static_cast<uint64_t>(width) == 0 &&
-           std::all_of(map_.dims + 1, map_.dims + map_.ndim, [&](const Dim& dim) {
-             return stride(dim) % width == 0;
-           });
-  }
-  bool out_aligned(int64_t width) const {
-    return multiples(width, number(call_.y), [](const Dim& dim) { return dim.out; });
+  // `start` and others strides of their dimensions further?
+  bool multiples(
+      int64_t width, uint64_t start, int64_t Dim::* stride, int64_t Dim::* less = nullptr) const {
+    bool multiple = start % static_cast<uint64_t>(width) == 0;
+    for (int d = 1; d < map_.ndim; ++d) {
+      const Dim& dim = map_.dims[d];
+      multiple = multiple && (dim.*stride - (less != nullptr ? dim.*less : 0)) % width == 0;
+    }
+    return multiple;
   }
   bool aligned(int64_t width) const {
-    return out_aligned(width) &&
-           multiples(width, number(call_.x), [](const Dim& dim) { return dim.in; });
+    return multiples(width, number(call_.x), &Dim::in) &&
+           multiples(width, number(call_.y), &Dim::out);
   }
 
   // All dimensions but these. The number of places there are along them.
@@ -97,13 +96,12 @@ class Launch {
   }
 
   cudaError_t run_rows() const {
-    // Between where rows begin in memory: input and output, output and mask.
-    const bool shifted = !multiples(
-        kWidth<T>, number(call_.x) - number(call_.y),
-        [](const Dim& dim) { return dim.in - dim.out; });
-    const bool apart = !multiples(
-        kBlock, number(call_.y) - map_.base, [](const Dim& dim) { return dim.out - dim.mask; });
-    const int64_t lead = (out_aligned(kBlock) ? 0 : kBlock - 1) + (apart ? kBlock - 1 : 0);
+    // Where rows begin: in input and output, in output and mask.
+    const uint64_t out = number(call_.y);
+    const bool shifted = !multiples(kWidth<T>, number(call_.x) - out, &Dim::in, &Dim::out);
+    const bool apart = !multiples(kBlock, out - map_.base, &Dim::out, &Dim::mask);
+    const int64_t lead =
+        (multiples(kBlock, out, &Dim::out) ? 0 : kBlock - 1) + (apart ? kBlock - 1 : 0);
     Rows rows{static_cast<int>(map_.dims[0].size), {}, 0, apart ? 1 : 0, shifted, {}};
     rows.groups = Divisor(divide_up(rows.size + lead, kBlock));
     rows.total = static_cast<uint32_t>(rows.groups.size * set_outer(rows.outer, 0, 0));
@@ -112,40 +110,39 @@ class Launch {
 
   template <int V>
   cudaError_t run_strided() const {
-    const Dim& near = map_.dims[0];
     const int run_dim = map_.run_dim();
-    const int far_dim = run_dim != 0 ? run_dim : map_.ndim - (state_step_ != 0) > 1 ? 1 : -1;
+    const bool near_run = run_dim == 0;
+    const int far_dim = !near_run ? run_dim : map_.ndim - (state_step_ != 0) > 1 ? 1 : -1;
+    const Dim& near = map_.dims[0];
     const Dim far = far_dim < 0 ? Dim{1, 0, 0, 0} : map_.dims[far_dim];
-    const int64_t near_runs = divide_up(near.size, kRun);
     const bool shared = near.mask == 0;
-    int64_t owners = std::min<int64_t>(run_dim == 0 ? near_runs : near.size, kWarp);
-    int64_t near_tile = run_dim == 0 ? owners * kRun : owners;
-    int64_t far_tile = run_dim == 0 ? kWarp / owners : kWarp / owners * kRun;
+    int64_t owners = near_run ? divide_up(near.size, kRun) : near.size;
+    owners = shared ? 1 : std::min<int64_t>(owners, kWarp);
+    int64_t near_tile = near_run ? owners * kRun : owners;
+    int64_t far_tile = kWarp / owners * (near_run ? 1 : kRun);
     if (shared) {
       const int64_t elements = kSharedElements * (far.size > kBlock ? 2 : 1);
-      const int64_t most = elements / std::min<int64_t>(far.size, kRun) / kWarp * kWarp;
-      owners = 1;
-      near_tile = std::min(near.size, most);
-      far_tile = kRun * std::clamp<int64_t>(elements / (kRun * near_tile), 1, kWarp);
+      near_tile = elements / std::min<int64_t>(far.size, kRun) / kWarp * kWarp;
+      far_tile = kRun * std::clamp<int64_t>(
+                            elements / (kRun * std::min(near_tile, near.size)), 1, kWarp);
     }
     near_tile = std::min(near_tile, near.size);
     far_tile = std::min(far_tile, far.size);
     const int64_t packs = divide_up(near_tile, V);
+    const Divisor near_tiles(divide_up(near.size, near_tile));
+    const Divisor far_tiles(divide_up(far.size, far_tile));
+    const auto slots = static_cast<int>(divide_up(packs * far_tile, kWarp) * kWarp);
+    const int near_bits = shared ? 31 : near_run ? kRunBits : 0;
     Strided strided{
-        {near, static_cast<int>(near_tile), Divisor(divide_up(near.size, near_tile)),
-         shared         ? 31
-         : run_dim == 0 ? kRunBits
-                        : 0},
-        {far, static_cast<int>(far_tile), Divisor(divide_up(far.size, far_tile)),
-         run_dim == 0 ? 0 : kRunBits},
+        {near, static_cast<int>(near_tile), near_tiles, near_bits},
+        {far, static_cast<int>(far_tile), far_tiles, near_run ? 0 : kRunBits},
         static_cast<int>(owners),
         Divisor(packs),
-        static_cast<int>(divide_up(packs * far_tile, kWarp) * kWarp),
+        slots,
         0,
         {}};
     const int64_t places = set_outer(strided.outer, 0, far_dim);
-    strided.total =
-        static_cast<uint32_t>(places * strided.near.tiles.size * strided.far.tiles.size);
+    strided.total = static_cast<uint32_t>(places * near_tiles.size * far_tiles.size);
     return start_warps(dropout_strided<Rule, V>, strided.total, strided);
   }
 

@@ -33,12 +33,13 @@ __global__ void __launch_bounds__(kThreads, 4 - kBlock / kWidth<typename Rule::E
   const int lane = lane_number();
   const int next_lane = (lane + 1) % kWarp;
   const int lanes = kWarp - rows.overlap;
+  uint32_t in_row;
   const auto locate = [&](uint32_t group, int& position) {
-    uint32_t in_row;
     const Place at = rows.outer.place(rows.groups.divide(group, in_row));
     position = static_cast<int>(in_row) * kBlock - elements_beyond<kBlock>(call.y + at.out);
     return at;
   };
+  RngState state = load_state(call.source);
   for (uint32_t first = warp_number() * lanes; first < rows.total; first += warps() * lanes) {
     Pack<T, V> packs[kAccesses];
     T* to[kAccesses];
@@ -62,7 +63,8 @@ __global__ void __launch_bounds__(kThreads, 4 - kBlock / kWidth<typename Rule::E
       packs[j] = load_pack<V>(from, exists && position + V > shift && left + shift > 0);
       if (rows.shifted) {
         Pack<T, V> second = packs[j].of_lane(next_lane);
-        const bool has_next = next_lane != 0 && left > V;
+        const bool has_next =
+            next_lane != 0 && (element % kBlock + V < kBlock || in_row + 1 < rows.groups.size);
         if (exists && !has_next && shift != 0 && left + shift > V && position + 2 * V > shift) {
           second = load_pack<V>(from + V);
         }
@@ -73,7 +75,9 @@ __global__ void __launch_bounds__(kThreads, 4 - kBlock / kWidth<typename Rule::E
       own = locate(first + lane, own_position);
     }
     const uint64_t index = own.mask + static_cast<uint64_t>(int64_t{own_position});
-    const RngState state = load_state(call.source, first + lane < rows.total ? own.state : 0);
+    if (rows.outer.state != 0 && first + lane < rows.total) {
+      state = load_state(call.source, own.state);
+    }
     uint32_t keep = keep_block(state, index / kBlock, call.threshold);
     if (rows.overlap != 0) {
       keep = (keep | from_lane(keep, next_lane) << kBlock) >> (index % kBlock);
