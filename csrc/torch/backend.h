@@ -44,5 +44,10 @@ Draw draw;
 Apply apply;
 DrawAndApply draw_and_apply;
 
+at::Tensor empty(at::IntArrayRef size, at::ScalarType dtype, at::Device device);
+
+// Reserves what a call reserves, without writing down a state: nothing is launched.
+void reserve(const std::optional<at::Generator>& generator, at::Device device);
+
 }  // namespace cuda
 }  // namespace dropout

@@ -29,4 +29,12 @@ at::Tensor draw_and_apply(
   refuse();
 }
 
+at::Tensor empty(at::IntArrayRef, at::ScalarType, at::Device) {
+  refuse();
+}
+
+void reserve(const std::optional<at::Generator>&, at::Device) {
+  refuse();
+}
+
 }  // namespace dropout::cuda

@@ -29,7 +29,9 @@ class Everyday:
     dtypes: tuple[str, ...] = ALL
 
 
-def _rows(width: int, pitch: int, count: int = 900, begin: int = 0) -> Callable[[Make], torch.Tensor]:
+def _rows(
+    width: int, pitch: int, count: int = 900, begin: int = 0
+) -> Callable[[Make], torch.Tensor]:
     return lambda make: make((count, pitch))[:, begin : begin + width]
 
 

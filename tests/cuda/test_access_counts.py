@@ -16,7 +16,7 @@ import torch
 from tests.cuda.emulator import COUNT, PLAN, RUN, Counts, Emulator
 from tests.cuda.everyday_layouts import EVERYDAY, Everyday
 from tests.helpers import reference
-from tests.helpers.compare import assert_bits, expected_dropout, random_bits, state, torch_dtype
+from tests.helpers.compare import assert_bits, expected_dropout, random_bits, torch_dtype
 
 SECTOR_BYTES = 32
 P = 0.4 + 2.0**-20
@@ -70,13 +70,11 @@ def test_everyday_layouts(counted: Emulator, name: str) -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_many_small_samples(counted: Emulator, dtype: str) -> None:
     """vmap with different masks: samples share warps."""
-    count, size = 4096, 10
+    count, size = 65536, 10  # several launches, in the emulation
     states = torch.randint(-(2**63), 2**63 - 1, (count, 2))
     x = random_bits((count, size), torch_dtype(dtype))
     out = torch.empty_like(x)
-    counted.dropout(
-        x[0], out[0], P, (0, 0), captured=(states, 0), samples=(count, size, size, 2)
-    )
+    counted.dropout(x[0], out[0], P, (0, 0), captured=(states, 0), samples=(count, size, size, 2))
     counts = counted.counts(COUNT)
     assert counts.busy_threads >= 0.5 * counts.threads
     assert counts.calls <= 0.33 * x.numel()

@@ -15,14 +15,14 @@ constexpr uint64_t kSectorBytes = 32;
 // Sums over the kernels that ran. A warp executes what any of its lanes does, so that calls and
 // elements are those of its busiest lane, 32 times.
 struct Counts {
-  int64_t load_sectors = 0;   // over the accesses of all warps
+  int64_t load_sectors = 0;  // over the accesses of all warps
   int64_t store_sectors = 0;
-  int64_t accesses = 0;       // of warps
-  int64_t idle_lanes = 0;     // over these accesses
-  int64_t calls = 0;          // of Philox
-  int64_t applied = 0;        // elements that the rule was applied to
+  int64_t accesses = 0;    // of warps
+  int64_t idle_lanes = 0;  // over these accesses
+  int64_t calls = 0;       // of Philox
+  int64_t applied = 0;     // elements that the rule was applied to
   int64_t threads = 0;
-  int64_t busy_threads = 0;   // those that read or wrote anything
+  int64_t busy_threads = 0;  // those that read or wrote anything
   int64_t launches = 0;
   int64_t blocks = 0;
   int64_t parameter_bytes = 0;  // of the largest launch
