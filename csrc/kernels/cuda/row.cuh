@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int j = 0; j < kBlocks * kPerBlock; ++j) {
       const int position = (j * kWarp + lane) * V;
-      packs[j] = load_pack<V>(call.x + origin + position, whole || position < rest);
+      packs[j] = load_pack<V>(call.x + origin + position, position < rest);
     }
     const KeepBlocks<kBlocks> own = keep_blocks<kBlocks>(
         state, first_block + static_cast<uint64_t>(origin / kBlock + lane), kWarp,
