@@ -86,7 +86,7 @@ def test_many_small_samples(counted: Emulator, dtype: str) -> None:
 # Multiprocessors of A100, H100 and B200, and blocks that each holds at once: more with fewer
 # registers.
 @pytest.mark.parametrize("multiprocessors", [108, 132, 148])
-@pytest.mark.parametrize("resident", [5, 6, 8])
+@pytest.mark.parametrize("resident", [3, 4, 5, 6, 8])
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 def test_waves(emulator: Emulator, dtype: str, resident: int, multiprocessors: int) -> None:
     """64M elements: the last wave of blocks costs little, be it full or not."""
