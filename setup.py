@@ -17,7 +17,7 @@ from torch.utils import cpp_extension
 ROOT = pathlib.Path(__file__).resolve().parent
 VERSION = "0.1.0"
 # From Turing on; minor revisions run the code of their major one.
-CUDA_ARCHS = ["7.5", "8.0", "9.0", "10.0", "12.0"]
+CUDA_ARCHS = ["7.5", "8.0", "9.0", "10.0", "11.0", "12.0"]
 
 SOURCES = [
     "csrc/kernels/cpu/dispatch.cpp",

@@ -128,6 +128,10 @@ def _blocks(code: Sequence[Instruction]) -> tuple[list[list[Instruction]], dict[
     return blocks, follows
 
 
+# Instructions, the last block, stores and loads before it, all blocks.
+_Way = tuple[int, int, tuple[int, int], tuple[int, ...]]
+
+
 def _loop(
     code: Sequence[Instruction], kind: str, stores: int, loads: int
 ) -> list[Instruction] | None:
@@ -143,7 +147,8 @@ def _loop(
     best: list[Instruction] | None = None
     heads = {(after, k) for k in follows for after in follows[k] if after <= k}
     for head, end in heads:
-        waiting, seen = [(len(blocks[head]), head, (0, 0), (head,))], set()
+        waiting: list[_Way] = [(len(blocks[head]), head, (0, 0), (head,))]
+        seen = set()
         while waiting:
             length, k, before, way = heapq.heappop(waiting)
             made = (
