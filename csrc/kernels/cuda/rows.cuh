@@ -39,8 +39,9 @@ __global__ void __launch_bounds__(kThreads, 4 - kBlock / kWidth<typename Rule::E
     position = static_cast<int>(in_row) * kBlock - elements_beyond<kBlock>(call.y + at.out);
     return at;
   };
-  RngState state = load_state(call.source);
-  for (uint32_t first = warp_number() * lanes; first < rows.total; first += warps() * lanes) {
+  RngState state{};
+  const uint32_t begins = warp_number() * lanes;
+  for (uint32_t first = begins; first < rows.total; first += warps() * lanes) {
     Pack<T, V> packs[kAccesses];
     T* to[kAccesses];
     int begin[kAccesses];
@@ -75,8 +76,8 @@ __global__ void __launch_bounds__(kThreads, 4 - kBlock / kWidth<typename Rule::E
       own = locate(first + lane, own_position);
     }
     const uint64_t index = own.mask + static_cast<uint64_t>(int64_t{own_position});
-    if (rows.outer.state != 0 && first + lane < rows.total) {
-      state = load_state(call.source, own.state);
+    if (first == begins || rows.outer.state != 0) {  // when the input has been asked for
+      state = load_state(call.source, first + lane < rows.total ? own.state : 0);
     }
     uint32_t keep = keep_block(state, index / kBlock, call.threshold);
     if (rows.overlap != 0) {
