@@ -31,7 +31,7 @@ def kernels() -> list[machine_code.Kernel]:
 
 
 def test_nothing_is_kept_in_local_memory() -> None:
-    assert len(kernels()) == 9 * 2 + 17
+    assert len(kernels()) == 9 + 9 + 16
     assert [kernel for kernel in kernels() if kernel.local_bytes] == []
 
 
