@@ -1,15 +1,19 @@
 """``python -m bench.gpu.machine_code``: what the compiler made of the CUDA kernels. Needs no GPU.
 
-Reads the installed extension with cuobjdump and nvdisasm, of the CUDA toolkit or of the packages
-nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm. Prints for each kernel its registers, the bytes it
-keeps in local memory and, for the kernels along rows, the instructions that a thread executes for
-an element of a long row: those of the shortest way through the loop that loads and stores at the
-full width (no tie, no end of a row). Two kinds of which a multiprocessor executes half as many a
-cycle are counted apart: integer addition, comparison, logic, selection and conversion (ALU), and
-integer multiplication.
+Reads the machine code in the installed extension with cuobjdump and nvdisasm, of the CUDA toolkit
+or of the packages nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm. Prints for each kernel its
+registers, the bytes it keeps in local memory and the instructions that a thread executes for an
+element: those of the shortest way through the loop that loads and stores at the full width (no tie,
+no end of a row). That is for a long row; for rows whose input is aligned as their output is and, as
+"shifted", for others, without what each further dimension costs to find them; and for strided
+layouts without the draw. Two kinds are counted apart, as a multiprocessor executes half as many of
+each a cycle as of others (CUDA programming guide, "Throughput of native arithmetic instructions"):
+integer addition, comparison, logic, selection and conversion, called ALU here; and integer
+multiplication.
 """
 
 import argparse
+import heapq
 import itertools
 import os
 import re
@@ -20,38 +24,43 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import networkx
-
 from bench.extension import dropout_ext
 from bench.tables import as_frame, text
 
 _KERNEL = re.compile(
-    r"dropout_(?P<loop>rows|strided)INS_\d+(?P<rule>ScaleShift|Scale|Mask)"
-    r"(?:I(?:NS_\d+(?P<half>BFloat16|Float16)E|(?P<wide>[df]))E)?E"
-    r"Li(?P<width>\d+)E(?:Lb(?P<single>[01])E)?"
+    r"dropout_(?P<loop>rows?|strided)INS_\d+(?P<rule>ScaleShift|Scale|Mask)"
+    r"(?:I(?:NS_\d+(?P<half>BFloat16|Float16)E|(?P<wide>[df]))E)?E?(?:Li(?P<width>\d+)E)?"
 )
-_DTYPES = {"d": ("float64", 8), "f": ("float32", 4), None: ("bool", 1)}
-_DTYPES |= {"BFloat16": ("bfloat16", 2), "Float16": ("float16", 2)}
+_DTYPES = {"d": ("float64", 8), "f": ("float32", 4), "BFloat16": ("bfloat16", 2)} | {
+    "Float16": ("float16", 2),
+    None: ("bool", 1),
+}
 _ALU = re.compile(r"(P?LOP3|[IF]SETP|F?SEL|SHF|PRMT|VIADD|IADD3?|LEA|[RP]2[PR]|F2FP|MOV)\b")
 _MULTIPLY = re.compile(r"IMAD(?!\.(MOV|SHL|IADD|U32 R\d+, RZ, RZ))")
-_LEAVES = re.compile("BRA|EXIT|RET")
+
+
+@dataclass(frozen=True)
+class Count:
+    """Instructions of a thread per element."""
+
+    instructions: float
+    alu: float
+    multiplications: float
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """``width``: elements of an access. The last three are per element; None if no way loads and
-    stores at the full width alone, and for strided kernels, which have no such way."""
+    """``width``: elements of an access. A count is None where no way loads and stores at the full
+    width alone; ``shifted`` also for kernels that know no such rows."""
 
     loop: str
     rule: str
     dtype: str
     width: int
-    single_row: bool | None
     registers: int
     local_bytes: int
-    instructions: float | None = None
-    alu: float | None = None
-    multiplications: float | None = None
+    count: Count | None
+    shifted: Count | None
 
 
 @dataclass(frozen=True)
@@ -59,22 +68,25 @@ class Instruction:
     address: int
     guarded: bool
     text: str
-    target: int | None
+
+    @property
+    def target(self) -> int | None:
+        found = re.match(r"BRA.*\b0x([0-9a-f]+)$", self.text)
+        return int(found[1], 16) if found else None
 
 
 def cuobjdump(*arguments: str) -> str:
     """What the tool prints. It asks nvdisasm for instructions."""
-    folders = [os.environ.get("PATH", ""), os.path.join(os.environ.get("CUDA_HOME", ""), "bin")]
+    folders = [os.environ.get("PATH", "")]
+    folders += [os.path.join(home, "bin") for home in [os.environ.get("CUDA_HOME", "")] if home]
     folders += [str(folder) for entry in sys.path for folder in Path(entry).glob("nvidia/*/bin")]
     path = os.pathsep.join(folders)
-    for tool in ("nvdisasm", "cuobjdump"):
-        found = shutil.which(tool, path=path)
-        if found is None:
+    for tool in ("cuobjdump", "nvdisasm"):
+        if shutil.which(tool, path=path) is None:
             raise SystemExit(f"{tool} was not found: it is part of the CUDA toolkit (CUDA_HOME)")
+    command = [shutil.which("cuobjdump", path=path) or "", *arguments]
     environment = os.environ | {"PATH": path}
-    done = subprocess.run(
-        [str(found), *arguments], capture_output=True, text=True, check=False, env=environment
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"cuobjdump failed: {done.stderr.strip()}")
     return done.stdout
@@ -86,59 +98,89 @@ def _functions(printed: str, start: str) -> dict[str, str]:
 
 
 def _instructions(code: str) -> list[Instruction]:
-    found = []
-    for at, guard, words in re.findall(r"/\*([0-9a-f]{4,})\*/\s+(@!?U?P\d+\s+)?(.+?)\s*;", code):
-        jump = re.match(r"BRA.*\b0x([0-9a-f]+)$", words)
-        found.append(Instruction(int(at, 16), bool(guard), words, jump and int(jump[1], 16)))
-    return found
+    lines = re.findall(r"/\*([0-9a-f]{4,})\*/\s+(@!?U?P\d+\s+)?(.+?)\s*;", code)
+    return [Instruction(int(at, 16), bool(guard), text) for at, guard, text in lines]
 
 
-def _flow(code: Sequence[Instruction]) -> tuple[list[list[Instruction]], networkx.DiGraph]:
+def _blocks(code: Sequence[Instruction]) -> tuple[list[list[Instruction]], dict[int, list[int]]]:
     """Basic blocks in the order of their addresses, and which may follow which."""
-    starts = {code[0].address, *(i.target for i in code if i.target is not None)}
-    starts |= {b.address for a, b in itertools.pairwise(code) if _LEAVES.match(a.text)}
+    starts = {code[0].address} | {i.target for i in code if i.target is not None}
+    starts |= {
+        after.address
+        for before, after in itertools.pairwise(code)
+        if re.match("BRA|EXIT|RET", before.text)
+    }
     blocks: list[list[Instruction]] = []
     for instruction in code:
         if instruction.address in starts:
             blocks.append([])
         blocks[-1].append(instruction)
     index = {block[0].address: k for k, block in enumerate(blocks)}
-    flow = networkx.DiGraph()
+    follows: dict[int, list[int]] = {}
     for k, block in enumerate(blocks):
         last = block[-1]
-        leaves = _LEAVES.match(last.text) and not last.guarded and ", " not in last.text
-        if not leaves and k + 1 < len(blocks):
-            flow.add_edge(k, k + 1, weight=len(block))
+        goes_on = last.guarded or ", " in last.text or not re.match("BRA|EXIT|RET", last.text)
+        follows[k] = [k + 1] if goes_on and k + 1 < len(blocks) else []
         if last.target is not None:
-            flow.add_edge(k, index[last.target], weight=len(block))
-    return blocks, flow
+            follows[k].append(index[last.target])
+    return blocks, follows
 
 
-def _loop(code: Sequence[Instruction], store: str) -> list[Instruction] | None:
-    """The shortest way from the head of a loop to its end by a whole access of this kind."""
-    blocks, flow = _flow(code)
-    ways = []
-    for end, head in [edge for edge in flow.edges if edge[1] <= edge[0]]:
-        body = flow.copy()
-        body.remove_edges_from(list(flow.in_edges(head)))
-        for k, block in enumerate(blocks):
-            whole = any(re.match(store, i.text) and not i.guarded for i in block)
-            if whole and networkx.has_path(body, head, k) and networkx.has_path(body, k, end):
-                first = networkx.shortest_path(body, head, k, weight="weight")
-                second = networkx.shortest_path(body, k, end, weight="weight")
-                ways.append([i for part in (*first, *second[1:]) for i in blocks[part]])
-    return min(ways, key=len, default=None)
+# Instructions, the last block, stores and loads before it, all blocks.
+_Way = tuple[int, int, tuple[int, int], tuple[int, ...]]
 
 
-def _counts(way: Sequence[Instruction], width: int, kind: str, loads_each: int) -> list[float]:
-    """Per element: all, ALU, multiplications; nothing if an access has another width."""
-    accesses = [[i for i in way if i.text.startswith(name)] for name in ("STG.E", "LDG.E")]
-    stores = len(accesses[0])
-    whole = all(re.match(rf"(STG|LDG)\.E{kind}", i.text) for part in accesses for i in part)
-    if not stores or not whole or len(accesses[1]) != loads_each * stores:
-        return []
-    alu, multiply = (sum(bool(k.match(i.text)) for i in way) for k in (_ALU, _MULTIPLY))
-    return [count / (width * stores) for count in (len(way), alu, multiply)]
+def _loop(
+    code: Sequence[Instruction], kind: str, stores: int, loads: int
+) -> list[Instruction] | None:
+    """The shortest way from the head of a loop to its end with so many accesses of this kind."""
+    blocks, follows = _blocks(code)
+
+    def number(name: str) -> list[int]:
+        pattern = re.compile(rf"{name}\.E{kind}")
+        return [sum(bool(pattern.match(i.text)) for i in block) for block in blocks]
+
+    of_block = list(zip(number("STG"), number("LDG"), strict=True))
+    wanted = (stores, loads)
+    best: list[Instruction] | None = None
+    heads = {(after, k) for k in follows for after in follows[k] if after <= k}
+    for head, end in heads:
+        waiting: list[_Way] = [(len(blocks[head]), head, (0, 0), (head,))]
+        seen = set()
+        while waiting:
+            length, k, before, way = heapq.heappop(waiting)
+            made = (
+                min(before[0] + of_block[k][0], stores),
+                min(before[1] + of_block[k][1], loads),
+            )
+            if (k, made) in seen:
+                continue
+            seen.add((k, made))
+            if k == end:
+                if made == wanted and (best is None or length < len(best)):
+                    best = [i for part in way for i in blocks[part]]
+                continue
+            for after in follows[k]:
+                if after != head:
+                    step = (length + len(blocks[after]), after, made, (*way, after))
+                    heapq.heappush(waiting, step)
+    return best
+
+
+def _access(size: int) -> str:
+    """What follows ``LDG.E`` or ``STG.E`` for so many bytes, as a pattern."""
+    return {1: r"\.U8", 2: r"\.U16", 4: r"(?!\.(?:U?\d))"}.get(size, rf"\.{8 * size}\b")
+
+
+def _count(
+    code: Sequence[Instruction], size: int, width: int, accesses: int, loads: int
+) -> Count | None:
+    kind = _access(width * size)
+    way = _loop(code, kind, accesses, loads)
+    if way is None:
+        return None
+    numbers = (len(way), *(sum(bool(k.match(i.text)) for i in way) for k in (_ALU, _MULTIPLY)))
+    return Count(*(number / (width * accesses) for number in numbers))
 
 
 def _kernel(name: str, code: str, resources: str) -> Kernel | None:
@@ -146,18 +188,20 @@ def _kernel(name: str, code: str, resources: str) -> Kernel | None:
     if found is None:
         return None
     dtype, size = _DTYPES[found["half"] or found["wide"]]
-    width, single = int(found["width"]), {"1": True, "0": False}.get(found["single"])
+    loop, reads = found["loop"], found["rule"] != "Mask"
+    width = int(found["width"] or min(8, 16 // size))
     registers, stack, local = (
         int(re.findall(rf"{name}:(\d+)", resources)[0]) for name in ("REG", "STACK", "LOCAL")
     )
-    counts: list[float] = []
-    if found["loop"] == "rows":  # what follows LDG.E or STG.E for so many bytes
-        kinds = {1: r"\.U8", 2: r"\.U16", 4: r"(?!\.(?:U?\d))"}
-        kind = kinds.get(width * size, rf"\.{8 * width * size}\b")
-        way = _loop(_instructions(code), rf"STG\.E{kind}") or []
-        counts = _counts(way, width, kind, loads_each=found["rule"] != "Mask")
-    place = (found["loop"], found["rule"], dtype, width, single)
-    return Kernel(*place, registers, stack + local, *counts)
+    # Accesses of a thread each time around: csrc/kernels/cuda.
+    blocks = 2 if loop == "row" and size <= 2 else 1
+    accesses = 4 if loop == "strided" else blocks * 8 // width
+    instructions = _instructions(code)
+    count = _count(instructions, size, width, accesses, accesses * reads)
+    shifted = None
+    if loop == "rows" and reads:
+        shifted = _count(instructions, size, width, accesses, 2 * accesses)
+    return Kernel(loop, found["rule"], dtype, width, registers, stack + local, count, shifted)
 
 
 def kernels(library: Path, arch: str) -> list[Kernel]:
@@ -165,8 +209,21 @@ def kernels(library: Path, arch: str) -> list[Kernel]:
     options = ("-arch", arch, str(library))
     codes = _functions(cuobjdump("-sass", *options), r"Function : (\S+)")
     resources = _functions(cuobjdump("-res-usage", *options), r"Function (\S+):")
-    found = (_kernel(name, code, resources[name]) for name, code in codes.items())
-    return sorted(filter(None, found), key=lambda k: (k.loop, k.rule, k.dtype, str(k.single_row)))
+    found = [_kernel(name, code, resources[name]) for name, code in codes.items()]
+    order = ("loop", "rule", "dtype", "width")
+    return sorted(
+        (kernel for kernel in found if kernel is not None),
+        key=lambda kernel: [str(getattr(kernel, name)) for name in order],
+    )
+
+
+def _row(kernel: Kernel) -> dict[str, object]:
+    names = ("loop", "rule", "dtype", "width", "registers", "local_bytes")
+    row: dict[str, object] = {name: getattr(kernel, name) for name in names}
+    for prefix, count in (("", kernel.count), ("shifted ", kernel.shifted)):
+        if count is not None:
+            row |= {f"{prefix}{name}": round(n, 1) for name, n in asdict(count).items()}
+    return row
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -177,9 +234,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     build = dropout_ext.build_info()
     if build["cuda"] is None:
         raise SystemExit("dropout_ext was built without CUDA")
-    found = [asdict(kernel) for kernel in kernels(Path(dropout_ext._C.__file__), chosen.arch)]
+    found = kernels(Path(dropout_ext._C.__file__), chosen.arch)
     print(f"{chosen.arch}, CUDA {build['cuda']}; instructions of a thread per element")
-    print("\n".join(text(as_frame(found).round(1).astype(object).fillna(""))))
+    print("\n".join(text(as_frame(_row(kernel) for kernel in found).astype(object).fillna(""))))
     return 0
 
 

@@ -40,11 +40,14 @@ void prefer_huge_pages(const at::Tensor& fresh);
 // In a build without CUDA each of these is an error that says so.
 namespace cuda {
 
-void check_built();
-
 Draw draw;
 Apply apply;
 DrawAndApply draw_and_apply;
+
+at::Tensor empty(at::IntArrayRef size, at::ScalarType dtype, at::Device device);
+
+// Reserves what a call reserves, without writing down a state: nothing is launched.
+void reserve(const std::optional<at::Generator>& generator, at::Device device);
 
 }  // namespace cuda
 }  // namespace dropout

@@ -1,6 +1,6 @@
 // CUDA backend: torch's generator, device and stream around the kernels.
 #include <ATen/cuda/CUDAGeneratorImpl.h>
-#include <ATen/ops/empty.h>
+#include <ATen/cuda/EmptyTensor.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -41,7 +41,14 @@ StateSource draw_source(
 
 }  // namespace
 
-void check_built() {}
+at::Tensor empty(at::IntArrayRef size, at::ScalarType dtype, at::Device device) {
+  return at::detail::empty_cuda(size, dtype, device, std::nullopt);
+}
+
+void reserve(const std::optional<at::Generator>& generator, at::Device device) {
+  const c10::cuda::CUDAGuard guard(device);
+  draw_source(generator, device.index(), 1);
+}
 
 void draw(const at::Tensor& states, const std::optional<at::Generator>& generator) {
   const c10::cuda::CUDAGuard guard(states.device());
@@ -70,7 +77,7 @@ at::Tensor draw_and_apply(
   StateSource source = draw_source(generator, out.get_device(), 1);
   at::Tensor state;
   if (want_state) {
-    state = at::empty({2}, out.options().dtype(at::kLong));
+    state = empty({2}, at::kLong, out.device());
     source.written = state.mutable_data_ptr<int64_t>();
   }
   C10_CUDA_CHECK(launch(task, source, c10::cuda::getCurrentCUDAStream(out.get_device())));

@@ -5,7 +5,9 @@
 
 namespace dropout::cuda {
 
-void check_built() {
+namespace {
+
+[[noreturn]] void refuse() {
   TORCH_CHECK(
       false,
       "dropout_ext was built without CUDA, but got a CUDA tensor. Rebuild it where a CUDA "
@@ -13,18 +15,27 @@ void check_built() {
       "FORCE_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps .");
 }
 
+}  // namespace
+
 void draw(const at::Tensor&, const std::optional<at::Generator>&) {
-  check_built();
+  refuse();
 }
 
 void apply(const Task&, const at::Tensor&) {
-  check_built();
+  refuse();
 }
 
 at::Tensor draw_and_apply(
     const Task&, const at::Tensor&, const std::optional<at::Generator>&, bool) {
-  check_built();
-  return {};
+  refuse();
+}
+
+at::Tensor empty(at::IntArrayRef, at::ScalarType, at::Device) {
+  refuse();
+}
+
+void reserve(const std::optional<at::Generator>&, at::Device) {
+  refuse();
 }
 
 }  // namespace dropout::cuda

@@ -134,12 +134,13 @@ class Application {
 }  // namespace
 
 Tensor empty_output(const Tensor& input) {
-  if (!input.is_cpu()) {
-    return at::empty_like(input);
+  const bool plain = has_default_strides(input);
+  if (input.is_cuda()) {
+    return plain ? cuda::empty(input.sizes(), input.scalar_type(), input.device())
+                 : at::empty_like(input);
   }
-  const Tensor out = has_default_strides(input)
-                         ? Tensor(at::detail::empty_cpu(input.sizes(), input.scalar_type()))
-                         : at::empty_like(input);
+  const Tensor out = plain ? Tensor(at::detail::empty_cpu(input.sizes(), input.scalar_type()))
+                           : at::empty_like(input);
   cpu::prefer_huge_pages(out);
   return out;
 }
@@ -159,20 +160,24 @@ Tensor draw_and_apply(
     const DropoutArgs& args,
     bool want_state) {
   Application application(input, out, args);
+  if (!application.done_without_kernel()) {
+    return application.draw_and_run(generator, want_state);
+  }
   // A call reserves its random numbers whatever its size and probability.
-  return application.done_without_kernel() ? draw(input, {}, generator)
-                                           : application.draw_and_run(generator, want_state);
+  if (input.is_cuda() && !want_state) {
+    cuda::reserve(generator, input.device());
+    return {};
+  }
+  return draw(input, {}, generator);
 }
 
 Tensor draw(const Tensor& input, at::IntArrayRef batch, Generator generator) {
   check_input(input);
   check_generator(generator, input.device());
-  if (input.is_cuda()) {
-    cuda::check_built();  // torch's allocator would fail first, in other words
-  }
   std::vector<int64_t> shape = batch.vec();
   shape.push_back(2);
-  const Tensor states = at::empty(shape, input.options().dtype(at::kLong));
+  const Tensor states = input.is_cuda() ? cuda::empty(shape, at::kLong, input.device())
+                                        : at::empty(shape, at::kLong);
   if (states.numel() != 0) {
     input.is_cuda() ? cuda::draw(states, generator) : cpu::draw(states, generator);
   }

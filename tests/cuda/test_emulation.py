@@ -8,110 +8,16 @@ anything of timing.
 
 from __future__ import annotations
 
-import ctypes
-import os
-import pathlib
-import shutil
-import subprocess
-import sysconfig
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
 
+from tests.cuda.emulator import Emulator
 from tests.helpers import cases, layouts, reference
 from tests.helpers.compare import assert_bits, expected_dropout, expected_mask, random_bits, state
 
 pytestmark = pytest.mark.thorough
-
-HERE = pathlib.Path(__file__).parent
-CSRC = HERE.parents[1] / "csrc"
-FLAGS = ["-std=c++20", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-FLAGS += ["-ffp-contract=off", "-fPIC", "-shared", "-U_FORTIFY_SOURCE"]
-DTYPES = {
-    torch.float64: 0,
-    torch.float32: 1,
-    torch.bfloat16: 2,
-    torch.float16: 3,
-    torch.bool: 4,
-}
-
-
-class Emulator:
-    """The kernels of a host library, on tensors."""
-
-    def __init__(self, library: pathlib.Path) -> None:
-        self._library: Any = ctypes.CDLL(str(library))
-
-    def dropout(
-        self,
-        x: torch.Tensor | None,
-        out: torch.Tensor,
-        p: float,
-        rng_state: tuple[int, int],
-        *,
-        strides: Sequence[int] | None = None,
-        base: int = 0,
-        coefficients: tuple[float, float, float] | None = None,
-        captured: tuple[torch.Tensor, int] | None = None,
-        samples: tuple[int, int, int, int] = (1, 0, 0, 0),
-    ) -> torch.Tensor:
-        """Writes into `out` and returns the rng_state that the kernel wrote down.
-
-        `captured`: what graph capture gives instead of rng_state, (seed and extragraph offset in
-        device memory, intragraph offset). `samples`: how many, and the steps between their
-        inputs, outputs and states; `x` and `out` are the first.
-        """
-        source = out if x is None else x
-        mask_strides = reference.row_major(out.shape) if strides is None else strides
-        rows = zip(out.shape, source.stride(), out.stride(), mask_strides, strict=True)
-        dims = [number for row in rows for number in row]
-        state_in, intragraph = captured or (state(rng_state), 0)
-        written = torch.zeros(2, dtype=torch.int64)
-        error = self._library.emulate(
-            ctypes.c_void_p(source.data_ptr()),
-            ctypes.c_void_p(out.data_ptr()),
-            DTYPES[out.dtype],
-            out.dim(),
-            (ctypes.c_int64 * max(1, len(dims)))(*dims),
-            ctypes.c_uint64(base),
-            ctypes.c_double(p),
-            *(ctypes.c_double(number) for number in coefficients or (reference.scale(p), 0, 0)),
-            ctypes.c_void_p(state_in.data_ptr()),
-            ctypes.c_int64(intragraph),
-            captured is not None,
-            ctypes.c_void_p(written.data_ptr()),
-            (ctypes.c_int64 * 4)(*samples),
-        )
-        assert error == 0, "lanes of a warp did not meet at an exchange"
-        return written
-
-    def write_states(
-        self, state_in: torch.Tensor, intragraph: int, capture: bool, count: int
-    ) -> torch.Tensor:
-        written = torch.zeros(count, 2, dtype=torch.int64)
-        error = self._library.emulate_write_states(
-            ctypes.c_void_p(state_in.data_ptr()),
-            ctypes.c_int64(intragraph),
-            capture,
-            ctypes.c_int64(count),
-            ctypes.c_void_p(written.data_ptr()),
-        )
-        assert error == 0
-        return written
-
-
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Emulator:
-    compiler = os.environ.get("CXX") or sysconfig.get_config_var("CXX").split()[0]
-    if shutil.which(compiler) is None:
-        compiler = "c++"
-    library = tmp_path_factory.mktemp("emulation") / "emulation.so"
-    source = HERE / "emulation" / "emulate.cpp"
-    command = [compiler, *FLAGS, f"-I{HERE / 'emulation'}", f"-I{CSRC}", str(source)]
-    subprocess.run([*command, "-o", str(library)], check=True)
-    return Emulator(library)
 
 
 def check(

@@ -158,7 +158,7 @@ _CPU = (
 _CUDA = (
     Mutation(
         "CUDA: decisions of the lane itself instead of those asked for",
-        "csrc/kernels/cuda/rows.cuh",
+        "csrc/kernels/cuda/row.cuh",
         "from_lane(keep, position / kBlock) >> (position % kBlock)",
         "keep >> (position % kBlock)",
         (_EMULATION,),
@@ -166,13 +166,27 @@ _CUDA = (
     Mutation(
         "CUDA: a run that begins inside a block ends one block early",
         "csrc/kernels/cuda/strided.cuh",
-        "if (shift != 0) {",
-        "if (shift > 1) {",
+        "b * kBlock < shift + count",
+        "b * kBlock + 1 < shift + count",
         (_EMULATION,),
     ),
     Mutation(
+        "CUDA: a row that begins in another place of its block than its output",
+        "csrc/kernels/cuda/rows.cuh",
+        ">> (index % kBlock)",
+        ">> 0",
+        (_EMULATION,),
+    ),
+    Mutation(
+        "CUDA: strided tiles of one step, so that a draw serves one element",
+        "csrc/kernels/cuda/launch.cu",
+        "kWarp / owners * (near_run ? 1 : kRun)",
+        "1",
+        ("tests/cuda/test_access_counts.py",),
+    ),
+    Mutation(
         "CUDA: states of a batch that overlap",
-        "csrc/kernels/cuda/states.cuh",
+        "csrc/kernels/cuda/launch.cu",
         "state.offset + 2 * static_cast<uint64_t>(k)",
         "state.offset + static_cast<uint64_t>(k)",
         (f"{_EMULATION}::test_captured_state",),

@@ -1,4 +1,4 @@
-// What the kernels share: the size of their blocks, the state, and where a unit of work begins.
+// What the kernels share: the size of their blocks, the state, and where a unit of work lies.
 #pragma once
 
 #include <cstdint>
@@ -11,46 +11,81 @@ namespace dropout::cuda {
 constexpr int kWarp = 32;
 constexpr int kThreads = 256;
 
-// n / size and n % size; most operands fit 32 bits, whose division is several times cheaper.
-__device__ __forceinline__ int64_t divide(int64_t n, int64_t size, int64_t& remainder) {
-  if (static_cast<uint64_t>(n | size) >> 32 == 0) {
-    const uint32_t quotient = static_cast<uint32_t>(n) / static_cast<uint32_t>(size);
-    remainder = static_cast<uint32_t>(n) - quotient * static_cast<uint32_t>(size);
-    return quotient;
-  }
-  const int64_t quotient = n / size;
-  remainder = n - quotient * size;
-  return quotient;
+__device__ __forceinline__ int lane_number() {
+  return static_cast<int>(threadIdx.x % kWarp);
+}
+// Of this warp in the grid, and how many there are.
+__device__ __forceinline__ uint32_t warp_number() {
+  return blockIdx.x * (kThreads / kWarp) + threadIdx.x / kWarp;
+}
+__device__ __forceinline__ uint32_t warps() {
+  return gridDim.x * (kThreads / kWarp);
 }
 
-// Where a unit of work begins.
-struct Start {
+// n / size for n and size below 2^31, as a product and a shift.
+struct Divisor {
+  uint32_t size = 1;
+  uint32_t magic = 0x80000000u;  // 2^shift / size, rounded up
+  int shift = 31;
+
+  Divisor() = default;
+  explicit Divisor(int64_t n) : size(static_cast<uint32_t>(n)) {
+    while (int64_t{1} << (shift - 31) < n) {
+      ++shift;
+    }
+    magic = static_cast<uint32_t>(((uint64_t{1} << shift) + size - 1) / size);
+  }
+
+  __device__ __forceinline__ uint32_t divide(uint32_t n, uint32_t& remainder) const {
+    const auto quotient = static_cast<uint32_t>(uint64_t{n} * magic >> shift);
+    remainder = n - quotient * size;
+    return quotient;
+  }
+};
+
+struct Place {
   int64_t in;
   int64_t out;
   uint64_t mask;
+  int64_t state;
 
   __device__ __forceinline__ void move(int64_t n, const Dim& dim) {
     in += n * dim.in;
     out += n * dim.out;
     mask += static_cast<uint64_t>(n * dim.mask);
   }
-};
 
-// The dimensions beside those a kernel walks along.
-struct Outer {
-  int ndim;
-  Dim dims[IndexMap::kMaxDims];
-
-  __device__ __forceinline__ void move(Start& start, int64_t index) const {
-    for (int d = 0; d < ndim; ++d) {
-      int64_t position;
-      index = divide(index, dims[d].size, position);
-      start.move(position, dims[d]);
-    }
+  // Moves to the tile of this number. How many of its `size` elements there are.
+  __device__ __forceinline__ int enter(const Dim& dim, uint32_t tile, int size) {
+    const int64_t first = int64_t{tile} * size;
+    move(first, dim);
+    return dim.size - first < size ? static_cast<int>(dim.size - first) : size;
   }
 };
 
-// `step` leads to the state of this sample.
+// The dimensions beside those a kernel walks along. Of the samples, which are the last one where
+// they have states of their own, each finds its state `state` after the one before.
+struct Outer {
+  uint64_t base;
+  int64_t state;
+  int ndim = 0;
+  Divisor sizes[IndexMap::kMaxDims];
+  Dim dims[IndexMap::kMaxDims];
+
+  __device__ __forceinline__ Place place(uint32_t index) const {
+    Place at{0, 0, base, 0};
+#pragma unroll 1
+    for (int d = 0; d < ndim; ++d) {
+      uint32_t position;
+      index = sizes[d].divide(index, position);
+      at.move(position, dims[d]);
+      at.state = position * state;
+    }
+    return at;
+  }
+};
+
+// `step` leads to the state of a sample.
 __device__ __forceinline__ RngState load_state(const StateSource& source, int64_t step = 0) {
   RngState state = source.value;
   if (source.seed != nullptr) {
@@ -60,23 +95,27 @@ __device__ __forceinline__ RngState load_state(const StateSource& source, int64_
     state.offset += static_cast<uint64_t>(source.offset[step]);
   }
   state.offset >>= source.shift;
-  if (source.written != nullptr && blockIdx.x == 0 && threadIdx.x == 0) {
-    source.written[0] = static_cast<int64_t>(state.seed);
-    source.written[1] = static_cast<int64_t>(state.offset);
-  }
   return state;
 }
 
-// Moves the pointers to the sample of this block; its state.
-template <class T>
-__device__ __forceinline__ RngState begin_sample(
-    const T*& x, T*& y, const StateSource& source, const Samples& samples, int64_t first_sample) {
-  const int64_t sample = first_sample + blockIdx.y;
-  if (sample != 0) {
-    x += sample * samples.in;
-    y += sample * samples.out;
+// Writes the state down where that is asked for.
+__device__ __forceinline__ void record_state(const StateSource& source) {
+  if (source.written != nullptr && blockIdx.x == 0 && threadIdx.x == 0) {
+    const RngState state = load_state(source);
+    source.written[0] = static_cast<int64_t>(state.seed);
+    source.written[1] = static_cast<int64_t>(state.offset);
   }
-  return load_state(source, sample * samples.state);
 }
+
+// What every kernel is given beside its work.
+template <class Rule>
+struct Call {
+  using T = typename Rule::Element;
+  const T* x;
+  T* y;
+  StateSource source;
+  Threshold threshold;
+  Rule rule;
+};
 
 }  // namespace dropout::cuda

@@ -1,165 +1,197 @@
 // Chooses a kernel, the width of its accesses and its grid.
 #include <algorithm>
-#include <numeric>
 
+#include "kernels/cuda/row.cuh"
 #include "kernels/cuda/rows.cuh"
-#include "kernels/cuda/states.cuh"
 #include "kernels/cuda/strided.cuh"
 
 namespace dropout::cuda {
 namespace {
 
-constexpr int64_t kMaxAccessBytes = 16;
-// Rows shorter than this leave too many lanes of a warp without an element.
-constexpr int64_t kShortestRow = kWarp * kBlock / 2;
-// A thread executes about a hundred instructions before its first unit of work, a third of those
-// of a unit. Beyond some waves on the largest device it is given more units instead.
-constexpr int64_t kManyBlocks = 4096;
-constexpr int64_t kUnitsPerThread = 8;
+// Blocks are short, so that the last wave of many costs little. Beyond that a warp takes several
+// units of work, which share what it does before the first.
+constexpr int64_t kManyBlocks = 16384;
+constexpr int64_t kUnitsPerWarp = 8;
+// Elements for which a warp draws once where decisions are shared.
+constexpr int64_t kSharedElements = 2560;
+
+// (seed, offset) of `count` consecutive calls, each of which reserves two counters.
+__global__ void write_states(StateSource source, int64_t count) {
+  const RngState state = load_state(source);
+  for (int64_t k = warp_number() * kWarp + lane_number(); k < count; k += warps() * kWarp) {
+    source.written[2 * k] = static_cast<int64_t>(state.seed);
+    source.written[2 * k + 1] = static_cast<int64_t>(state.offset + 2 * static_cast<uint64_t>(k));
+  }
+}
 
 unsigned grid(int64_t units, int64_t units_per_block) {
   const int64_t blocks = divide_up(units, units_per_block);
-  const int64_t capped =
-      std::min(blocks, std::max(kManyBlocks, divide_up(blocks, kUnitsPerThread)));
-  return static_cast<unsigned>(std::min<int64_t>(capped, 0x7fffffff));
+  const int64_t each = std::clamp<int64_t>(blocks / kManyBlocks, 1, kUnitsPerWarp);
+  return static_cast<unsigned>(std::min<int64_t>(divide_up(blocks, each), 0x7fffffff));
 }
 
-// Can all accesses be `width` elements wide? That is so if the pointers and every step between
-// the starts of accesses are multiples of the width; likewise for mask indices if
-// `split_blocks` is false, so that no access spans two blocks.
-bool wide_accesses(
-    const Task& task, int dense_dim, int64_t element_size, int64_t width, bool split_blocks) {
-  const IndexMap& map = task.map;
-  const Dim& dense = map.dims[dense_dim];
-  const auto aligned = [&](const void* pointer) {
-    return reinterpret_cast<uintptr_t>(pointer) % static_cast<uint64_t>(width * element_size) ==
-           0;
-  };
-  bool wide = dense.in == 1 && dense.out == 1 && aligned(task.in) && aligned(task.out) &&
-              (split_blocks || map.base % static_cast<uint64_t>(width) == 0);
-  const Samples& samples = task.samples;
-  wide = wide && samples.in % width == 0 && samples.out % width == 0;
-  for (int d = 0; d < map.ndim; ++d) {
-    const Dim& dim = map.dims[d];
-    wide = wide && (d == dense_dim || (dim.in % width == 0 && dim.out % width == 0 &&
-                                       (split_blocks || dim.mask % width == 0)));
+template <class Rule>
+class Launch {
+ public:
+  Launch(const Task& task, const Call<Rule>& call, cudaStream_t stream)
+      : call_(call),
+        map_(task.map),
+        state_step_(task.samples.count > 1 ? task.samples.state : 0),
+        stream_(stream) {
+    map_.push({task.samples.count, task.samples.in, task.samples.out, 0});
   }
-  return wide;
-}
 
-Outer outer_dims(const IndexMap& map, int without, int and_without) {
-  Outer outer;
-  outer.ndim = 0;
-  for (int d = 0; d < map.ndim; ++d) {
-    if (d != without && d != and_without) {
-      outer.dims[outer.ndim++] = map.dims[d];
+  cudaError_t run() const {
+    const Dim& inner = map_.dims[0];
+    const bool dense = inner.in == 1 && inner.out == 1;
+    const bool row = dense && inner.mask == 1;
+    if (row && map_.ndim == 1 && aligned(kWidth<T>) && map_.base % kBlock == 0) {
+      const int64_t tiles = divide_up(inner.size, kTile<T>);
+      return start_warps(dropout_row<Rule>, tiles, inner.size, map_.base / kBlock);
     }
+    if (map_.numel() > kMostElements) {
+      return run_halves();
+    }
+    constexpr int kNarrow = 8 / sizeof(T);  // as each neighbour needs decisions of its own
+    return row                                                      ? run_rows()
+           : dense && inner.size % kNarrow == 0 && aligned(kNarrow) ? run_strided<kNarrow>()
+                                                                    : run_strided<1>();
   }
-  return outer;
-}
 
-int64_t product(const Outer& outer) {
-  int64_t n = 1;
-  for (int d = 0; d < outer.ndim; ++d) {
-    n *= outer.dims[d].size;
-  }
-  return n;
-}
-
-// Launches the kernel on every sample, as many at a time as a grid has room for.
-template <class T, class Kernel, class Work, class Rule>
-cudaError_t launch_samples(
-    const Kernel& kernel,
-    unsigned blocks,
-    const Task& task,
-    const StateSource& source,
-    const Work& work,
-    const Rule& rule,
-    cudaStream_t stream) {
-  cudaError_t error = cudaSuccess;
-  for (int64_t first = 0; error == cudaSuccess && first < task.samples.count;
-       first += kMaxSamples) {
-    const int64_t count = std::min(kMaxSamples, task.samples.count - first);
-    error = start(
-        kernel, blocks, static_cast<unsigned>(count), kThreads, stream,
-        static_cast<const T*>(task.in), static_cast<T*>(task.out), work, source, task.threshold,
-        rule, task.samples, first);
-  }
-  return error;
-}
-
-// How far into its first block a row may begin: all rows do so at the same position modulo what
-// the other mask strides have in common with the size of a block.
-int64_t largest_lead(const IndexMap& map) {
-  uint64_t common = kBlock;
-  for (int d = 1; d < map.ndim; ++d) {
-    common = std::gcd(common, static_cast<uint64_t>(map.dims[d].mask));
-  }
-  return static_cast<int64_t>(map.base % common + kBlock - common);
-}
-
-template <class Rule>
-cudaError_t launch_rows(
-    const Task& task, const StateSource& source, const Rule& rule, cudaStream_t stream) {
+ private:
   using T = typename Rule::Element;
-  const IndexMap& map = task.map;
-  constexpr int kWidth =
-      static_cast<int>(std::min<int64_t>(kBlock, kMaxAccessBytes / int64_t{sizeof(T)}));
-  Rows rows;
-  rows.row = map.dims[0];
-  rows.base = map.base;
-  rows.outer = outer_dims(map, 0, 0);
-  const bool single = rows.outer.ndim == 0;
-  const int64_t lead = largest_lead(map);
-  const int64_t tile = single ? kTile<T, true> : kTile<T, false>;
-  rows.tiles_per_row = divide_up(rows.row.size + lead, tile);
-  rows.tiles = rows.tiles_per_row * product(rows.outer);
-  const bool wide = wide_accesses(task, 0, sizeof(T), kWidth, /*split_blocks=*/false);
-  const auto kernel =
-      wide ? (single ? dropout_rows<Rule, kWidth, true> : dropout_rows<Rule, kWidth, false>)
-           : (single ? dropout_rows<Rule, 1, true> : dropout_rows<Rule, 1, false>);
-  const unsigned blocks = grid(rows.tiles, kThreads / kWarp);
-  return launch_samples<T>(kernel, blocks, task, source, rows, rule, stream);
-}
 
-template <class Rule>
-cudaError_t launch_strided(
-    const Task& task, const StateSource& source, const Rule& rule, cudaStream_t stream) {
-  using T = typename Rule::Element;
-  const IndexMap& map = task.map;
-  // Narrower than elsewhere, as each neighbour needs decisions of its own.
-  constexpr int kWidth = static_cast<int>(std::min<int64_t>(4, 8 / int64_t{sizeof(T)}));
-  const int run_dim = map.run_dim();
-  const int lane_dim = run_dim == 0 ? (map.ndim > 1 ? 1 : -1) : 0;
-  constexpr Dim kNone{1, 0, 0, 0};
-  Strided strided;
-  strided.lanes = lane_dim < 0 ? kNone : map.dims[lane_dim];
-  strided.run = run_dim < 0 ? kNone : map.dims[run_dim];
-  strided.base = map.base;
-  strided.outer = outer_dims(map, run_dim, lane_dim);
-  const bool wide = lane_dim >= 0 && strided.lanes.size % kWidth == 0 &&
-                    wide_accesses(task, lane_dim, sizeof(T), kWidth, /*split_blocks=*/true);
-  strided.packs = wide ? strided.lanes.size / kWidth : strided.lanes.size;
-  strided.runs_per_dim = divide_up(strided.run.size, kRun);
-  strided.units = strided.packs * strided.runs_per_dim * product(strided.outer);
-  const auto kernel = wide ? dropout_strided<Rule, kWidth> : dropout_strided<Rule, 1>;
-  return launch_samples<T>(
-      kernel, grid(strided.units, kThreads), task, source, strided, rule, stream);
-}
+  static uint64_t number(const void* pointer) {
+    return reinterpret_cast<uintptr_t>(pointer) / sizeof(T);
+  }
+  // Do all rows along the first dimension begin at multiples of `width`, if the first does at
+  // `start` and others strides of their dimensions further?
+  bool multiples(
+      int64_t width, uint64_t start, int64_t Dim::* stride, int64_t Dim::* less = nullptr) const {
+    bool multiple = start % static_cast<uint64_t>(width) == 0;
+    for (int d = 1; d < map_.ndim; ++d) {
+      const Dim& dim = map_.dims[d];
+      multiple = multiple && (dim.*stride - (less != nullptr ? dim.*less : 0)) % width == 0;
+    }
+    return multiple;
+  }
+  bool aligned(int64_t width) const {
+    return multiples(width, number(call_.x), &Dim::in) &&
+           multiples(width, number(call_.y), &Dim::out);
+  }
+
+  // All dimensions but these. The number of places there are along them.
+  int64_t set_outer(Outer& outer, int without, int and_without) const {
+    outer.base = map_.base;
+    outer.state = state_step_;
+    int64_t places = 1;
+    for (int d = 0; d < map_.ndim; ++d) {
+      if (d != without && d != and_without) {
+        outer.sizes[outer.ndim] = Divisor(map_.dims[d].size);
+        outer.dims[outer.ndim++] = map_.dims[d];
+        places *= map_.dims[d].size;
+      }
+    }
+    return places;
+  }
+
+  cudaError_t run_rows() const {
+    // Where rows begin: in input and output, in output and mask.
+    const uint64_t out = number(call_.y);
+    const bool shifted = !multiples(kWidth<T>, number(call_.x) - out, &Dim::in, &Dim::out);
+    const bool apart = !multiples(kBlock, out - map_.base, &Dim::out, &Dim::mask);
+    const int64_t lead =
+        (multiples(kBlock, out, &Dim::out) ? 0 : kBlock - 1) + (apart ? kBlock - 1 : 0);
+    Rows rows{static_cast<int>(map_.dims[0].size), {}, 0, apart ? 1 : 0, shifted, {}};
+    rows.groups = Divisor(divide_up(rows.size + lead, kBlock));
+    rows.total = static_cast<uint32_t>(rows.groups.size * set_outer(rows.outer, 0, 0));
+    return start_warps(dropout_rows<Rule>, divide_up(rows.total, kWarp - rows.overlap), rows);
+  }
+
+  template <int V>
+  cudaError_t run_strided() const {
+    const int run_dim = map_.run_dim();
+    const bool near_run = run_dim == 0;
+    const int far_dim = !near_run ? run_dim : map_.ndim - (state_step_ != 0) > 1 ? 1 : -1;
+    const Dim& near = map_.dims[0];
+    const Dim far = far_dim < 0 ? Dim{1, 0, 0, 0} : map_.dims[far_dim];
+    const bool shared = near.mask == 0;
+    int64_t owners = near_run ? divide_up(near.size, kRun) : near.size;
+    owners = shared ? 1 : std::min<int64_t>(owners, kWarp);
+    int64_t near_tile = near_run ? owners * kRun : owners;
+    int64_t far_tile = kWarp / owners * (near_run ? 1 : kRun);
+    if (shared) {
+      const int64_t elements = kSharedElements * (far.size > kBlock ? 2 : 1);
+      near_tile = elements / std::min<int64_t>(far.size, kRun) / kWarp * kWarp;
+      far_tile = kRun * std::clamp<int64_t>(
+                            elements / (kRun * std::min(near_tile, near.size)), 1, kWarp);
+    }
+    near_tile = std::min(near_tile, near.size);
+    far_tile = std::min(far_tile, far.size);
+    const int64_t packs = divide_up(near_tile, V);
+    const Divisor near_tiles(divide_up(near.size, near_tile));
+    const Divisor far_tiles(divide_up(far.size, far_tile));
+    const auto slots = static_cast<int>(divide_up(packs * far_tile, kWarp) * kWarp);
+    const int near_bits = shared ? 31 : near_run ? kRunBits : 0;
+    Strided strided{
+        {near, static_cast<int>(near_tile), near_tiles, near_bits},
+        {far, static_cast<int>(far_tile), far_tiles, near_run ? 0 : kRunBits},
+        static_cast<int>(owners),
+        Divisor(packs),
+        slots,
+        0,
+        {}};
+    const int64_t places = set_outer(strided.outer, 0, far_dim);
+    strided.total = static_cast<uint32_t>(places * near_tiles.size * far_tiles.size);
+    return start_warps(dropout_strided<Rule, V>, strided.total, strided);
+  }
+
+  // The halves of the outermost dimension one after the other.
+  cudaError_t run_halves() const {
+    Launch first = *this;
+    Launch second = *this;
+    const Dim& dim = map_.dims[map_.ndim - 1];
+    const int64_t half = dim.size < 2 * kBlock ? dim.size / 2 : dim.size / 2 / kBlock * kBlock;
+    first.map_.dims[map_.ndim - 1].size = half;
+    second.map_.dims[map_.ndim - 1].size -= half;
+    second.map_.base += static_cast<uint64_t>(half * dim.mask);
+    second.call_.x += half * dim.in;
+    second.call_.y += half * dim.out;
+    if (state_step_ != 0) {
+      second.call_.source.seed += half * state_step_;
+      second.call_.source.offset += half * state_step_;
+    }
+    const cudaError_t error = first.run();
+    return error == cudaSuccess ? second.run() : error;
+  }
+
+  // A warp for each unit of work.
+  template <class... Parameters, class... Work>
+  cudaError_t start_warps(
+      void (*kernel)(Parameters...), int64_t units, const Work&... work) const {
+    return start(kernel, grid(units, kThreads / kWarp), kThreads, stream_, call_, work...);
+  }
+
+  Call<Rule> call_;
+  IndexMap map_;
+  int64_t state_step_;  // between samples, which are the last dimension then; 0 if there are none
+  cudaStream_t stream_;
+};
 
 }  // namespace
 
 cudaError_t launch(const Task& task, const StateSource& source, cudaStream_t stream) {
-  const IndexMap& map = task.map;
-  const bool rows = map.dims[0].mask == 1 && (map.ndim == 1 || map.dims[0].size >= kShortestRow);
   return with_rule(task.dtype, task.coefficients, [&](const auto& rule) {
-    return rows ? launch_rows(task, source, rule, stream)
-                : launch_strided(task, source, rule, stream);
+    using Rule = std::decay_t<decltype(rule)>;
+    using T = typename Rule::Element;
+    const Call<Rule> call{
+        static_cast<const T*>(task.in), static_cast<T*>(task.out), source, task.threshold, rule};
+    return Launch<Rule>(task, call, stream).run();
   });
 }
 
 cudaError_t launch_write_states(const StateSource& source, int64_t count, cudaStream_t stream) {
-  return start(write_states, grid(count, kThreads), 1, kThreads, stream, source, count);
+  return start(write_states, grid(count, kThreads), kThreads, stream, source, count);
 }
 
 }  // namespace dropout::cuda

@@ -2,65 +2,108 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
+#include "core/mask.h"
 #include "core/scalar.h"
 #include "kernels/cuda/device.cuh"
 
 namespace dropout::cuda {
 
-// Two elements of 16 bits, which are rounded together; the first is the lower half.
-template <class T>
-struct Pair {
-  uint32_t bits;
-
-  __device__ __forceinline__ T get(int i) const {
-    return {static_cast<uint16_t>(bits >> (16 * i))};
-  }
-  __device__ __forceinline__ void set(int i, T x) {
-    bits = (bits & (0xffff0000u >> (16 * i))) | static_cast<uint32_t>(x.bits) << (16 * i);
-  }
-};
-
 // V elements that are read or written in one access.
 template <class T, int V>
 struct alignas(sizeof(T) * V) Pack {
-  using Element = T;
-  static constexpr bool kPairs = sizeof(T) == 2 && V > 1;
-  using Unit = std::conditional_t<kPairs, Pair<T>, T>;
-  Unit unit[kPairs ? V / 2 : V];
+  static constexpr bool kPairs = sizeof(T) == 2 && V > 1;  // of 16 bits, rounded together
+  std::conditional_t<kPairs, uint32_t, T> unit[kPairs ? V / 2 : V];
+  static constexpr int kWords = sizeof(T) * V / 4;
 
-  __device__ __forceinline__ T get(int v) const {
-    if constexpr (kPairs) {
-      return unit[v / 2].get(v % 2);
-    } else {
-      return unit[v];
+  // That of another lane. The whole warp calls this together.
+  __device__ __forceinline__ Pack of_lane(int lane) const {
+    uint32_t words[kWords];
+    memcpy(words, this, sizeof(words));
+#pragma unroll
+    for (int w = 0; w < kWords; ++w) {
+      words[w] = from_lane(words[w], lane);
     }
+    Pack pack;
+    memcpy(&pack, words, sizeof(words));
+    return pack;
   }
-  __device__ __forceinline__ void set(int v, T x) {
-    if constexpr (kPairs) {
-      unit[v / 2].set(v % 2, x);
-    } else {
-      unit[v] = x;
+
+  // Drops the first `elements`; those of `next` follow.
+  __device__ __forceinline__ void shift_in(const Pack& next, int elements) {
+    uint32_t words[2 * kWords];
+    memcpy(words, this, sizeof(*this));
+    memcpy(words + kWords, &next, sizeof(*this));
+    const int bits = elements * 8 * static_cast<int>(sizeof(T));
+#pragma unroll
+    for (int step = kWords / 2; step > 0; step /= 2) {
+      const bool move = (bits & (32 * step)) != 0;
+#pragma unroll
+      for (int w = 0; w < kWords + step; ++w) {
+        words[w] = move ? words[w + step] : words[w];
+      }
     }
+    if constexpr (sizeof(T) < 4) {
+#pragma unroll
+      for (int w = 0; w < kWords; ++w) {
+        words[w] =
+            static_cast<uint32_t>((uint64_t{words[w + 1]} << 32 | words[w]) >> (bits % 32));
+      }
+    }
+    memcpy(this, words, sizeof(*this));
   }
 
   // Bit v of `keep` is the decision on element v.
   template <class Rule>
   __device__ __forceinline__ void apply(const Rule& rule, uint32_t keep) {
     const auto kept = [&](int v) { return ((keep >> v) & 1) != 0; };
-    if constexpr (kPairs) {
 #pragma unroll
-      for (int v = 0; v < V; v += 2) {
-        unit[v / 2].bits = apply_rule_to_pair(get(v), kept(v), get(v + 1), kept(v + 1), rule);
-      }
-    } else {
-#pragma unroll
-      for (int v = 0; v < V; ++v) {
+    for (int v = 0; v < V; v += kPairs ? 2 : 1) {
+      if constexpr (kPairs) {
+        uint32_t& pair = unit[v / 2];
+        const T first{static_cast<uint16_t>(pair)};
+        const T second{static_cast<uint16_t>(pair >> 16)};
+        pair = apply_rule_to_pair(first, kept(v), second, kept(v + 1), rule);
+      } else {
         unit[v] = apply_rule(unit[v], kept(v), rule);
       }
     }
   }
 };
+
+// The widest accesses.
+template <class T>
+constexpr int kWidth = sizeof(T) > 2 ? 16 / sizeof(T) : kBlock;
+
+template <int V, class T>
+__device__ __forceinline__ Pack<T, V> load_pack(const T* from, bool active = true) {
+  return load(reinterpret_cast<const Pack<T, V>*>(from), active);
+}
+
+// How many elements beyond an address that is a multiple of V.
+template <int V, class T>
+__device__ __forceinline__ int elements_beyond(const T* at) {
+  return static_cast<int>(reinterpret_cast<uintptr_t>(at) / sizeof(T) % V);
+}
+
+// Stores elements begin ... end - 1 in the widest accesses that lie among them.
+template <class T, int V, int W = V>
+__device__ __forceinline__ void store_part(T* to, const Pack<T, V>& pack, int begin, int end) {
+  const auto has = [&](int v, int width) { return v >= begin && v + width <= end; };
+#pragma unroll
+  for (int v = 0; v < V; v += W) {
+    const bool wider = W < V && has(v / (2 * W) * (2 * W), 2 * W);
+    Pack<T, W> part;
+    memcpy(&part, reinterpret_cast<const char*>(&pack) + v * sizeof(T), sizeof(part));
+    store(reinterpret_cast<Pack<T, W>*>(to + v), part, has(v, W) && !wider);
+  }
+  if constexpr (W > 1) {
+    if (!has(0, V)) {
+      store_part<T, V, W / 2>(to, pack, begin, end);
+    }
+  }
+}
 
 }  // namespace dropout::cuda

@@ -1,4 +1,5 @@
-// Rows along which mask indices are consecutive: a warp at a time.
+// Many dense rows along which mask indices are consecutive, however short and wherever they
+// begin.
 #pragma once
 
 #include <cstdint>
@@ -8,145 +9,89 @@
 
 namespace dropout::cuda {
 
+// Groups of eight elements whose output is aligned, numbered through all rows.
 struct Rows {
-  Dim row;  // mask stride 1; dense where packs have more than one element
-  int64_t tiles_per_row;
-  int64_t tiles;
-  uint64_t base;
+  int size;        // of a row
+  Divisor groups;  // of a row, the first and the last of which it may fill in part
+  uint32_t total;  // groups
+  int overlap;     // 1: a group may lie in two blocks of the mask, 0: it is a block
+  bool shifted;    // is there input that is not aligned where its output is?
   Outer outer;
 };
 
-// Blocks whose decisions a lane draws at once. Two Philox calls share what is prepared for a
-// round; there are enough of them only where elements are narrow and rows are long.
-template <class T, bool kSingleRow>
-constexpr int kLaneBlocks = kSingleRow && sizeof(T) <= 2 ? 2 : 1;
-
-// What a warp handles together: mask indices that follow each other.
-template <class T, bool kSingleRow>
-constexpr int kTile = kWarp * kBlock * kLaneBlocks<T, kSingleRow>;
-
-// The part of a tile that belongs to the row: positions begin ... end - 1.
-struct Part {
-  int begin;
-  int end;
-
-  template <bool kWhole>
-  __device__ __forceinline__ bool has(int first, int count) const {
-    return kWhole || (first >= begin && first + count <= end);
-  }
-};
-
-// The j-th access of a warp touches V * kWarp consecutive elements. Pointers are those of the
-// tile's first position, whether that belongs to the row or not.
-template <bool kWhole, class T, int V, int kAccesses>
-__device__ __forceinline__ void load_tile(
-    Pack<T, V> (&packs)[kAccesses], const T* x, int64_t stride, int lane, Part part) {
-#pragma unroll
-  for (int j = 0; j < kAccesses; ++j) {
-    const int position = (j * kWarp + lane) * V;
-    const T* from = x + position * stride;
-    if (part.has<kWhole>(position, V)) {
-      packs[j] = *reinterpret_cast<const Pack<T, V>*>(from);
-    } else {
-      packs[j] = {};
-      for (int v = 0; v < V; ++v) {
-        if (part.has<kWhole>(position + v, 1)) {
-          packs[j].set(v, from[v]);
-        }
-      }
-    }
-  }
-}
-
-template <bool kWhole, class T, int V, int kAccesses>
-__device__ __forceinline__ void store_tile(
-    const Pack<T, V> (&packs)[kAccesses], T* y, int64_t stride, int lane, Part part) {
-#pragma unroll
-  for (int j = 0; j < kAccesses; ++j) {
-    const int position = (j * kWarp + lane) * V;
-    T* to = y + position * stride;
-    if (part.has<kWhole>(position, V)) {
-      store(reinterpret_cast<Pack<T, V>*>(to), packs[j]);
-    } else {
-      for (int v = 0; v < V; ++v) {
-        if (part.has<kWhole>(position + v, 1)) {
-          to[v] = packs[j].get(v);
-        }
-      }
-    }
-  }
-}
-
-// Rows along which mask indices are consecutive, a warp a tile. Tiles begin where blocks do, so
-// that a row that begins inside a block has a first tile with idle lanes, and every element's
-// decision is the one its block gives. Lanes ask each other for the decisions of what they hold:
-// accesses are wide and coalesced for every dtype at one Philox call for eight elements.
-template <class Rule, int V, bool kSingleRow>
-__global__ void __launch_bounds__(kThreads) dropout_rows(
-    const typename Rule::Element* x,
-    typename Rule::Element* y,
-    Rows rows,
-    StateSource source,
-    Threshold threshold,
-    Rule rule,
-    Samples samples,
-    int64_t first_sample) {
+// A lane a group. If its decisions lie in two blocks, that of its first element is drawn, and the
+// other is the next lane's; warps overlap by the lane that only draws. Input is read in aligned
+// packs, and where two of them make one, the next lane has the second, but at the end of a row or
+// warp. A pack that is read holds an element of the row, and memory is mapped in larger pieces;
+// what else it brings is not used.
+template <class Rule>
+__global__ void __launch_bounds__(kThreads, 4 - kBlock / kWidth<typename Rule::Element> / 2)
+    dropout_rows(Call<Rule> call, Rows rows) {
   using T = typename Rule::Element;
-  constexpr int kBlocks = kLaneBlocks<T, kSingleRow>;
-  constexpr int kPositions = kTile<T, kSingleRow>;
-  constexpr int kAccesses = kBlock / V;  // per block of a lane
-  const RngState state = begin_sample(x, y, source, samples, first_sample);
-  const int64_t in_stride = V > 1 ? 1 : rows.row.in;
-  const int64_t out_stride = V > 1 ? 1 : rows.row.out;
-  const int lane = static_cast<int>(threadIdx.x % kWarp);
-  // Asked of a lane, so that the compiler knows it to be the warp's: index arithmetic and
-  // branches below are uniform.
-  const uint32_t warp = from_lane(threadIdx.x / kWarp, 0);
-  const int64_t warps = static_cast<int64_t>(gridDim.x) * (kThreads / kWarp);
-  for (int64_t unit = static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + warp;
-       unit < rows.tiles; unit += warps) {
-    Start start{0, 0, rows.base};
-    int64_t tile = unit;
-    if constexpr (!kSingleRow) {
-      rows.outer.move(start, divide(unit, rows.tiles_per_row, tile));
-    }
-    // Of the tile, in elements of the row.
-    const int64_t origin = tile * kPositions - static_cast<int64_t>(start.mask % kBlock);
-    const int64_t rest = rows.row.size - origin;
-    if (!kSingleRow && rest <= 0) {
-      continue;  // the row begins earlier in its first block than others, and needs a tile less
-    }
-    const Part part{
-        origin < 0 ? static_cast<int>(-origin) : 0,
-        rest < kPositions ? static_cast<int>(rest) : kPositions};
-    const bool whole = origin >= 0 && rest >= kPositions;
-
-    Pack<T, V> packs[kBlocks * kAccesses];
-    const T* from = x + start.in + origin * in_stride;
-    if (whole) {
-      load_tile<true>(packs, from, in_stride, lane, part);
-    } else {
-      load_tile<false>(packs, from, in_stride, lane, part);
-    }
-    const int64_t block = tile * (kWarp * kBlocks) + lane;
-    const KeepBlocks<kBlocks> own = keep_blocks<kBlocks>(
-        state, start.mask / kBlock + static_cast<uint64_t>(block), kWarp, threshold);
+  constexpr int V = kWidth<T>;
+  constexpr int kAccesses = kBlock / V;
+  const int lane = lane_number();
+  const int next_lane = (lane + 1) % kWarp;
+  const int lanes = kWarp - rows.overlap;
+  uint32_t in_row;
+  const auto locate = [&](uint32_t group, int& position) {
+    const Place at = rows.outer.place(rows.groups.divide(group, in_row));
+    position = static_cast<int>(in_row) * kBlock - elements_beyond<kBlock>(call.y + at.out);
+    return at;
+  };
+  RngState state{};
+  const uint32_t begins = warp_number() * lanes;
+  for (uint32_t first = begins; first < rows.total; first += warps() * lanes) {
+    Pack<T, V> packs[kAccesses];
+    T* to[kAccesses];
+    int begin[kAccesses];
+    int end[kAccesses];
+    Place own;
+    int own_position;
 #pragma unroll
-    for (int j = 0; j < kBlocks * kAccesses; ++j) {
-      uint32_t keep = own.bits[j / kAccesses];
-      if constexpr (V < kBlock) {
-        const int position = (j % kAccesses * kWarp + lane) * V;
-        keep = from_lane(keep, position / kBlock) >> (position % kBlock);
+    for (int j = 0; j < kAccesses; ++j) {
+      const int element = (j * kWarp + lane) * V;
+      const bool exists = first + element / kBlock < rows.total;
+      own = locate(first + element / kBlock, own_position);
+      const int position = own_position + element % kBlock;
+      const int left = rows.size - position;
+      to[j] = call.y + own.out + position;
+      begin[j] = position < 0 ? -position : 0;
+      end[j] = !exists || element / kBlock >= lanes ? 0 : left < V ? left : V;
+      const T* from = call.x + own.in + position;
+      const int shift = rows.shifted ? elements_beyond<V>(from) : 0;
+      from -= shift;
+      packs[j] = load_pack<V>(from, exists && position + V > shift && left + shift > 0);
+      if (rows.shifted) {
+        Pack<T, V> second = packs[j].of_lane(next_lane);
+        const bool has_next =
+            next_lane != 0 && (element % kBlock + V < kBlock || in_row + 1 < rows.groups.size);
+        if (exists && !has_next && shift != 0 && left + shift > V && position + 2 * V > shift) {
+          second = load_pack<V>(from + V);
+        }
+        packs[j].shift_in(second, shift);
       }
-      packs[j].apply(rule, keep);
     }
-    T* to = y + start.out + origin * out_stride;
-    if (whole) {
-      store_tile<true>(packs, to, out_stride, lane, part);
-    } else {
-      store_tile<false>(packs, to, out_stride, lane, part);
+    if constexpr (kAccesses > 1) {
+      own = locate(first + lane, own_position);
+    }
+    const uint64_t index = own.mask + static_cast<uint64_t>(int64_t{own_position});
+    if (first == begins || rows.outer.state != 0) {  // when the input has been asked for
+      state = load_state(call.source, first + lane < rows.total ? own.state : 0);
+    }
+    uint32_t keep = keep_block(state, index / kBlock, call.threshold);
+    if (rows.overlap != 0) {
+      keep = (keep | from_lane(keep, next_lane) << kBlock) >> (index % kBlock);
+    }
+#pragma unroll
+    for (int j = 0; j < kAccesses; ++j) {
+      const int element = (j * kWarp + lane) * V;
+      packs[j].apply(
+          call.rule, V < kBlock ? from_lane(keep, element / kBlock) >> (element % kBlock) : keep);
+      store_part(to[j], packs[j], begin[j], end[j]);
     }
   }
+  record_state(call.source);
 }
 
 }  // namespace dropout::cuda

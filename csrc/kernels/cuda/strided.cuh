@@ -1,4 +1,4 @@
-// Every other layout: a run of mask indices per thread.
+// Every other layout: neighbours in memory have decisions of their own, or one and the same.
 #pragma once
 
 #include <cstdint>
@@ -8,119 +8,94 @@
 
 namespace dropout::cuda {
 
-// Mask indices that a thread handles along the run dimension.
-constexpr int kRun = 16;
+// Mask indices that a lane draws along the run dimension, as a power of two.
+constexpr int kRunBits = 4;
+constexpr int kRun = 1 << kRunBits;
+// Accesses of a warp that wait for memory at the same time.
+constexpr int kInFlight = 4;
 
-// Keep bits of kRun mask indices that are 0 or 1 apart.
+// Keep bits of `count` mask indices, at most kRun.
 __device__ __forceinline__ uint32_t
-keep_run(RngState state, uint64_t first, int64_t stride, Threshold threshold) {
-  const uint64_t block = first / kBlock;
+keep_run(RngState state, uint64_t first, int64_t count, Threshold threshold) {
   const int shift = static_cast<int>(first % kBlock);
-  uint32_t bits = keep_block(state, block, threshold);
-  if (stride == 0) {
-    return ((bits >> shift) & 1) != 0 ? ~uint32_t{0} : 0;
-  }
-#pragma unroll
-  for (int b = 1; b < kRun / kBlock; ++b) {
-    bits |= keep_block(state, block + b, threshold) << (b * kBlock);
-  }
-  if (shift != 0) {
-    bits |= keep_block(state, block + kRun / kBlock, threshold) << kRun;
+  uint32_t bits = 0;
+#pragma unroll 1
+  for (int b = 0; b == 0 || b * kBlock < shift + count; ++b) {
+    bits |= keep_block(state, first / kBlock + b, threshold) << (b * kBlock);
   }
   return bits >> shift;
 }
 
+// One of two dimensions, of which a tile is a piece.
+struct Side {
+  Dim dim;
+  int tile;       // elements of it
+  Divisor tiles;  // along the dimension
+  int run_bits;   // a lane draws for 2^run_bits of them
+};
+
 struct Strided {
-  Dim lanes;  // neighbouring threads are neighbours here; dense where packs have many elements
-  Dim run;    // mask stride 1, or of size 1
-  int64_t packs;  // along `lanes`
-  int64_t runs_per_dim;
-  int64_t units;
-  uint64_t base;
+  Side near;  // neighbours in memory; dense where packs have many elements
+  Side far;
+  int owners;      // lanes of a warp that draw for the same far elements
+  Divisor packs;   // of a tile, for one far element
+  int slots;       // for packs of a tile, as many for each lane
+  uint32_t total;  // tiles
   Outer outer;
 };
 
-// The first `count` steps of a run; all of them if kWhole.
-template <bool kWhole, class Access>
-__device__ __forceinline__ void load_run(
-    Access (&packs)[kRun], const typename Access::Element* from, int64_t stride, int count) {
-#pragma unroll
-  for (int r = 0; r < kRun; ++r) {
-    if (kWhole || r < count) {
-      packs[r] = *reinterpret_cast<const Access*>(from);
-    }
-    from += stride;
-  }
-}
-
-template <bool kWhole, class Access>
-__device__ __forceinline__ void store_run(
-    const Access (&packs)[kRun], typename Access::Element* to, int64_t stride, int count) {
-#pragma unroll
-  for (int r = 0; r < kRun; ++r) {
-    if (kWhole || r < count) {
-      store(reinterpret_cast<Access*>(to), packs[r]);
-    }
-    to += stride;
-  }
-}
-
-// Any layout: a thread has W neighbours in memory and walks kRun steps along the run dimension.
-template <class Rule, int W>
-__global__ void __launch_bounds__(kThreads) dropout_strided(
-    const typename Rule::Element* x,
-    typename Rule::Element* y,
-    Strided strided,
-    StateSource source,
-    Threshold threshold,
-    Rule rule,
-    Samples samples,
-    int64_t first_sample) {
+// A warp draws runs, a lane each, that together cover a tile. Then it takes the packs of the tile
+// in the order of memory, and asks for their decisions.
+template <class Rule, int V>
+__global__ void __launch_bounds__(kThreads, 3) dropout_strided(Call<Rule> call, Strided strided) {
   using T = typename Rule::Element;
-  const RngState state = begin_sample(x, y, source, samples, first_sample);
-  const int64_t threads = static_cast<int64_t>(gridDim.x) * kThreads;
-  for (int64_t unit = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-       unit < strided.units; unit += threads) {
-    Start start{0, 0, strided.base};
-    int64_t pack;
-    int64_t run;
-    const int64_t rest = divide(unit, strided.packs, pack);
-    strided.outer.move(start, divide(rest, strided.runs_per_dim, run));
-    start.move(pack * W, strided.lanes);
-    start.move(run * kRun, strided.run);
-    const int64_t left = strided.run.size - run * kRun;
-    const int count = left < kRun ? static_cast<int>(left) : kRun;
-
-    Pack<T, W> packs[kRun];
-    if (count == kRun) {
-      load_run<true>(packs, x + start.in, strided.run.in, count);
-    } else {
-      load_run<false>(packs, x + start.in, strided.run.in, count);
-    }
-    uint32_t keep[W];
+  const int lane = lane_number();
+  const Side& near = strided.near;
+  const Side& far = strided.far;
+  for (uint32_t unit = warp_number(); unit < strided.total; unit += warps()) {
+    uint32_t near_tile;
+    uint32_t far_tile;
+    const uint32_t rest = far.tiles.divide(near.tiles.divide(unit, near_tile), far_tile);
+    Place at = strided.outer.place(rest);
+    const int near_left = at.enter(near.dim, near_tile, near.tile);
+    const int far_left = at.enter(far.dim, far_tile, far.tile);
+    const int n0 = lane % strided.owners << near.run_bits;
+    const int f0 = lane / strided.owners << far.run_bits;
+    const int left = far.run_bits == kRunBits ? far_left - f0 : near_left - n0;
+    const uint32_t keep = keep_run(
+        load_state(call.source, at.state),
+        at.mask + static_cast<uint64_t>(n0 * near.dim.mask + f0 * far.dim.mask),
+        left < kRun ? left : kRun, call.threshold);
+    for (int slot = lane; slot < strided.slots; slot += kInFlight * kWarp) {
+      Pack<T, V> packs[kInFlight];
+      uint32_t n[kInFlight];
+      uint32_t f[kInFlight];
+      bool inside[kInFlight];
 #pragma unroll
-    for (int w = 0; w < W; ++w) {
-      keep[w] = w > 0 && strided.lanes.mask == 0
-                    ? keep[0]
-                    : keep_run(
-                          state, start.mask + static_cast<uint64_t>(w * strided.lanes.mask),
-                          strided.run.mask, threshold);
-    }
-#pragma unroll
-    for (int r = 0; r < kRun; ++r) {
-      uint32_t neighbours = 0;
-#pragma unroll
-      for (int w = 0; w < W; ++w) {
-        neighbours |= ((keep[w] >> r) & 1) << w;
+      for (int j = 0; j < kInFlight; ++j) {
+        f[j] = strided.packs.divide(slot + j * kWarp, n[j]);
+        n[j] *= V;
+        inside[j] = static_cast<int>(n[j]) < near_left && static_cast<int>(f[j]) < far_left;
+        packs[j] =
+            load_pack<V>(call.x + at.in + n[j] * near.dim.in + f[j] * far.dim.in, inside[j]);
       }
-      packs[r].apply(rule, neighbours);
-    }
-    if (count == kRun) {
-      store_run<true>(packs, y + start.out, strided.run.out, count);
-    } else {
-      store_run<false>(packs, y + start.out, strided.run.out, count);
+#pragma unroll
+      for (int j = 0; j < kInFlight; ++j) {
+        uint32_t bits = 0;
+#pragma unroll
+        for (int v = 0; v < V; ++v) {
+          const uint32_t owner =
+              (f[j] >> far.run_bits) * strided.owners + ((n[j] + v) >> near.run_bits);
+          const uint32_t run = far.run_bits == kRunBits ? f[j] : n[j] + v;
+          bits |= ((from_lane(keep, owner) >> (run % kRun)) & 1) << v;
+        }
+        packs[j].apply(call.rule, bits);
+        T* to = call.y + at.out + n[j] * near.dim.out + f[j] * far.dim.out;
+        store(reinterpret_cast<Pack<T, V>*>(to), packs[j], inside[j]);
+      }
     }
   }
+  record_state(call.source);
 }
 
 }  // namespace dropout::cuda

@@ -1,5 +1,6 @@
 // The CUDA kernels and their launcher as a host library, for ctypes.
 #include <cstdint>
+#include <utility>
 
 #include "kernels/cuda/launch.cu"
 
@@ -31,6 +32,12 @@ StateSource make_source(const int64_t* state, int64_t intragraph, int capture, i
 }  // namespace
 
 extern "C" {
+
+// What the kernels did since this was last called; from now on, `mode` holds for them.
+void emulate_counts(int mode, emulation::Counts* counts) {
+  *counts = std::exchange(emulation::counts, {});
+  emulation::mode = static_cast<emulation::Mode>(mode);
+}
 
 // samples: how many, and the steps between their inputs, outputs and states.
 // dims: ndim rows of (size, input stride, output stride, mask stride), outermost first.

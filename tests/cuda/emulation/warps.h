@@ -10,23 +10,24 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <source_location>
 #include <utility>
 #include <vector>
+
+#include "counts.h"
 
 #define __device__
 #define __global__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 
-struct Index3 {
+struct Index {
   unsigned x = 0;
-  unsigned y = 0;
 };
-inline thread_local Index3 blockIdx, blockDim, threadIdx, gridDim;
+inline thread_local Index blockIdx, blockDim, threadIdx, gridDim;
 
 namespace emulation {
 
-constexpr int kLanes = 32;
 constexpr size_t kStackBytes = 64 * 1024;
 
 class Warp {
@@ -49,10 +50,27 @@ class Warp {
       for (lane_ = 0; lane_ < count; ++lane_) {
         if (!finished_[lane_]) {
           threadIdx.x = first + static_cast<unsigned>(lane_);
+          work_[lane_].swap_in();
           resume();
+          work_[lane_].swap_out();
           running = running || !finished_[lane_];
         }
       }
+    }
+    if (mode == Mode::kCount) {
+      Work most;
+      for (Work& work : work_) {
+        most = {std::max(most.calls, work.calls), std::max(most.applied, work.applied)};
+        work = {};
+      }
+      accesses_.tally(count, most.calls, most.applied);
+    }
+  }
+
+  void note_access(
+      bool is_store, const std::source_location& place, bool active, const void* at, int bytes) {
+    if (mode == Mode::kCount) {
+      accesses_.add(lane_, is_store, place.line(), place.column(), active, at, bytes);
     }
   }
 
@@ -74,6 +92,18 @@ class Warp {
   bool take_diverged() { return std::exchange(diverged_, false); }
 
  private:
+  // What a lane has done so far.
+  struct Work {
+    int64_t calls = 0;
+    int64_t applied = 0;
+
+    void swap_in() {
+      emulation::calls() = calls;
+      emulation::applied() = applied;
+    }
+    void swap_out() { *this = {emulation::calls(), emulation::applied()}; }
+  };
+
   // A lane goes on where it paused, or begins. Jumps, as swapcontext makes system calls.
   void resume() {
     if (_setjmp(scheduler_) != 0) {
@@ -118,6 +148,8 @@ class Warp {
   jmp_buf scheduler_ = {};
   jmp_buf fibers_[kLanes] = {};
   std::vector<char> stacks_[kLanes];
+  Work work_[kLanes];
+  Accesses accesses_;
 };
 
 // Runs a kernel, and says whether its lanes met at every exchange.
@@ -125,16 +157,20 @@ template <class... Parameters, class... Arguments>
 cudaError_t run(
     void (*kernel)(Parameters...),
     unsigned blocks,
-    unsigned samples,
     unsigned threads,
     const Arguments&... arguments) {
   Warp& warp = Warp::current();
   gridDim.x = blocks;
   blockDim.x = threads;
-  gridDim.y = samples;
-  for (unsigned block = 0; block < blocks * samples; ++block) {
-    blockIdx.x = block % blocks;
-    blockIdx.y = block / blocks;
+  ++counts.launches;
+  counts.blocks += blocks;
+  counts.parameter_bytes =
+      std::max<int64_t>(counts.parameter_bytes, (0 + ... + sizeof(Parameters)));
+  if (mode == Mode::kPlan) {
+    return cudaSuccess;
+  }
+  for (unsigned block = 0; block < blocks; ++block) {
+    blockIdx.x = block;
     for (unsigned first = 0; first < threads; first += kLanes) {
       const int count = static_cast<int>(std::min<unsigned>(kLanes, threads - first));
       warp.run(first, count, [&] { kernel(arguments...); });
@@ -152,8 +188,26 @@ inline uint32_t from_lane(uint32_t value, int lane) {
 }
 
 template <class T>
-void store(T* to, const T& value) {
-  *to = value;
+T load(
+    const T* from,
+    bool active = true,
+    std::source_location place = std::source_location::current()) {
+  emulation::Warp::current().note_access(false, place, active, from, sizeof(T));
+  return active ? *from : T{};
 }
+
+template <class T>
+void store(
+    T* to,
+    const T& value,
+    bool active = true,
+    std::source_location place = std::source_location::current()) {
+  emulation::Warp::current().note_access(true, place, active, to, sizeof(T));
+  if (active) {
+    *to = value;
+  }
+}
+
+inline void prefetch(const void* /*from*/) {}
 
 }  // namespace dropout::cuda

@@ -76,7 +76,7 @@ def build_extension(out: pathlib.Path) -> None:
     command.ensure_finalized()
     command.run()
     (out / "dropout_ext" / "_build.py").write_text(
-        f'VERSION = "0.1.0"\nTORCH_VERSION = "{torch.__version__}"\n'
+        f'VERSION = "0.2.0"\nTORCH_VERSION = "{torch.__version__}"\n'
     )
 
 

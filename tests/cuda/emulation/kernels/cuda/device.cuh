@@ -6,17 +6,16 @@
 
 namespace dropout::cuda {
 
-constexpr int64_t kMaxSamples = 2;  // so that a few samples take several launches
+constexpr int64_t kMostElements = 1 << 18;  // so that large tensors take several launches
 
 template <class... Parameters, class... Arguments>
 cudaError_t start(
     void (*kernel)(Parameters...),
     unsigned blocks,
-    unsigned samples,
     unsigned threads,
     cudaStream_t /*stream*/,
     const Arguments&... arguments) {
-  return emulation::run(kernel, blocks, samples, threads, arguments...);
+  return emulation::run(kernel, blocks, threads, arguments...);
 }
 
 }  // namespace dropout::cuda

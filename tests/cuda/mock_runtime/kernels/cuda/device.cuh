@@ -10,11 +10,10 @@
 
 namespace dropout::cuda {
 
-constexpr int64_t kMaxSamples = 65535;
+constexpr int64_t kMostElements = int64_t{1} << 29;
 
-// Whether a kernel on the current device may follow the pointers of an argument.
-template <class T>
-bool reachable(const T* pointer) {
+// Whether a kernel on the current device may follow a pointer.
+inline bool reachable(const void* pointer) {
   int device = -1;
   cudaPointerAttributes attributes;
   cudaGetDevice(&device);
@@ -22,27 +21,30 @@ bool reachable(const T* pointer) {
   return pointer == nullptr ||
          (attributes.type == cudaMemoryTypeDevice && attributes.device == device);
 }
-inline bool reachable(const StateSource& source) {
-  return reachable(source.seed) && reachable(source.offset) && reachable(source.written);
-}
+// The same for those of an argument: a StateSource, a Call or the work of a kernel.
 template <class T>
-bool reachable(const T&) {
-  return true;
+bool all_reachable(const T& argument) {
+  if constexpr (requires { argument.written; }) {
+    return reachable(argument.seed) && reachable(argument.offset) && reachable(argument.written);
+  } else if constexpr (requires { argument.source; }) {
+    return reachable(argument.x) && reachable(argument.y) && all_reachable(argument.source);
+  } else {
+    return true;
+  }
 }
 
 template <class... Parameters, class... Arguments>
 cudaError_t start(
     void (*kernel)(Parameters...),
     unsigned blocks,
-    unsigned samples,
     unsigned threads,
     cudaStream_t stream,
     const Arguments&... arguments) {
-  if (!(reachable(arguments) && ...)) {
+  if (!(all_reachable(arguments) && ...)) {
     return cudaErrorIllegalAddress;
   }
   return mock_runtime::submit(stream, [=] {
-    if (emulation::run(kernel, blocks, samples, threads, arguments...) != cudaSuccess) {
+    if (emulation::run(kernel, blocks, threads, arguments...) != cudaSuccess) {
       throw std::runtime_error("lanes of a warp did not meet at an exchange");
     }
   });
