@@ -104,6 +104,7 @@ def _flow(code: Sequence[Instruction]) -> tuple[list[list[Instruction]], network
         blocks[-1].append(instruction)
     index = {block[0].address: k for k, block in enumerate(blocks)}
     flow = networkx.DiGraph()
+    flow.add_nodes_from(index.values())
     for k, block in enumerate(blocks):
         last = block[-1]
         leaves = _LEAVES.match(last.text) and not last.guarded and ", " not in last.text
