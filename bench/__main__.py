@@ -22,8 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         carry_out(plan(options), report)
     lines = speed_tables(report.records)
-    lines += ["", "layouts: time over contiguous", *text(layout_table(report.records))]
-    lines += ["", "bytes saved for backward", *text(saved_table(report.saved))]
+    layouts, saved = layout_table(report.records), saved_table(report.saved)
+    lines += [] if layouts.empty else ["", "layouts: time over contiguous", *text(layouts)]
+    lines += [] if saved.empty else ["", "bytes saved for backward", *text(saved)]
     report.finish([*lines, *verdict_table(report.verdicts)])
     if options.plot:
         from bench.plot import plot

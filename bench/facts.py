@@ -67,4 +67,4 @@ def seconds_of_others() -> float:
     """Seconds since boot that all cores worked for other processes: others disturb a timing."""
     cpu, own = psutil.cpu_times(), psutil.Process().cpu_times()
     used = own.user + own.system + own.children_user + own.children_system
-    return float(cpu.user + cpu.system - used)
+    return float(cpu.user + cpu.system + getattr(cpu, "steal", 0.0) - used)

@@ -84,6 +84,7 @@ def _machine() -> Iterator[dict[str, str]]:
             "threads": str(facts["threads"]),
             "torch": facts["torch"],
             "date": facts["date"],
+            "CPU used by others": f"{facts['cpu_used_by_others']:.0%}",
         }
 
 

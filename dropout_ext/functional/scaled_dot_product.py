@@ -82,12 +82,15 @@ def scaled_dot_product_attention(
         cast = functools.partial(_autocast, dtype=torch.get_autocast_dtype(device))
         tensors = [cast(tensor) for tensor in tensors]
         attn_mask = None if attn_mask is None else cast(attn_mask)
+    query, key, value = tensors
     if torch.compiler.is_compiling():
         output: Tensor = torch.ops.dropout_ext.attention(
-            *tensors,
+            query,
+            key,
+            value,
             attn_mask,
             dropout_p,
-            state_of(tensors[0], source),
+            state_of(query, source),
             is_causal=is_causal,
             scale=scale,
             mask_strides=strides,
@@ -95,7 +98,17 @@ def scaled_dot_product_attention(
         )[0]
     else:
         output = _C.attention(
-            *tensors, attn_mask, dropout_p, is_causal, scale, generator, rng_state, strides, base
+            query,
+            key,
+            value,
+            attn_mask,
+            dropout_p,
+            is_causal,
+            scale,
+            generator,
+            rng_state,
+            strides,
+            base,
         )
     return output.squeeze(0) if unbatched else output
 

@@ -72,9 +72,16 @@ def test_a_changed_result_is_found(page: Path) -> None:
     assert publish.main(["--check"]) == 1
 
 
-@pytest.fixture
-def report() -> Report:
+@pytest.fixture(scope="module")
+def empty() -> Report:
+    """Made once: asking for the processor takes a second."""
     return Report("bench", argparse.Namespace(device="cpu", threads=None, json=None))
+
+
+@pytest.fixture
+def report(empty: Report) -> Report:
+    empty.records, empty.saved, empty.failures = [], [], []
+    return empty
 
 
 def record(**changes: Any) -> dict[str, Any]:
