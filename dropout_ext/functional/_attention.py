@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
@@ -96,21 +95,31 @@ def scaled_dot_product_attention(
             warn_if_checkpointed(generator)
     if rng_state is not None:
         check_rng_state(rng_state)
-    tensors = _aligned((query, key, value), enable_gqa)
     unbatched = max(query.dim(), key.dim(), value.dim()) == 2
+    query, key, value = _aligned(query, key, value, enable_gqa)
     strides, base = None, 0
     if shard is not None:
-        weights = [*tensors[0].shape[:-1], tensors[1].size(-2)]
+        weights = [*query.shape[:-1], key.size(-2)]
         strides, base = index_map(weights[1:] if unbatched else weights, (), shard)
         strides = [0, *strides] if strides and unbatched else strides
     device = query.device.type
     if torch.is_autocast_enabled(device):
         cast = functools.partial(_autocast, dtype=torch.get_autocast_dtype(device))
-        tensors = [cast(tensor) for tensor in tensors]
+        query, key, value = cast(query), cast(key), cast(value)
         attn_mask = None if attn_mask is None else cast(attn_mask)
     attention = _traced if torch.compiler.is_compiling() else _C.attention
     output = attention(
-        *tensors, attn_mask, dropout_p, is_causal, scale, generator, rng_state, strides, base
+        query,
+        key,
+        value,
+        attn_mask,
+        dropout_p,
+        is_causal,
+        scale,
+        generator,
+        rng_state,
+        strides,
+        base,
     )
     return output.squeeze(0) if unbatched else output
 
@@ -157,14 +166,19 @@ def _check_dense(*tensors: Tensor) -> None:
             )
 
 
-def _aligned(tensors: Sequence[Tensor], enable_gqa: bool) -> list[Tensor]:
+def _aligned(
+    query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Of the same number of dimensions, three at least, whose batches are broadcast."""
     own = 3 if enable_gqa else 2  # dimensions that each tensor keeps
-    batches = [tensor.shape[:-own] for tensor in tensors]
-    if not batches[0] == batches[1] == batches[2]:
-        batch = torch.broadcast_shapes(*batches)
-        tensors = [tensor.expand(*batch, *tensor.shape[-own:]) for tensor in tensors]
-    return [tensor.unsqueeze(0) if tensor.dim() == 2 else tensor for tensor in tensors]
+    if not query.shape[:-own] == key.shape[:-own] == value.shape[:-own]:
+        batch = torch.broadcast_shapes(query.shape[:-own], key.shape[:-own], value.shape[:-own])
+        query = query.expand(*batch, *query.shape[-own:])
+        key = key.expand(*batch, *key.shape[-own:])
+        value = value.expand(*batch, *value.shape[-own:])
+    if query.dim() == 2:
+        query, key, value = query.unsqueeze(0), key.unsqueeze(0), value.unsqueeze(0)
+    return query, key, value
 
 
 def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
