@@ -17,6 +17,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from dropout_ext import functional as F
 
+pytestmark = pytest.mark.thorough
+
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "causal": {"is_causal": True},

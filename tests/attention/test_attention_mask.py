@@ -16,6 +16,8 @@ from torch import Tensor
 
 from dropout_ext import functional as F
 
+pytestmark = pytest.mark.thorough
+
 # Around the edges of words, of blocks of queries (64) and of keys (512); rows that begin anywhere.
 SIZES = [(1, 1), (3, 70), (65, 64), (64, 511), (2, 512), (67, 513), (130, 1090)]
 

@@ -20,6 +20,8 @@ from torch.utils.checkpoint import checkpoint
 import dropout_ext
 from dropout_ext import functional as F
 
+pytestmark = pytest.mark.thorough
+
 ops = torch.ops.dropout_ext
 P = 0.4
 

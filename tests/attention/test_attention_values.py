@@ -15,6 +15,8 @@ from torch import Tensor
 
 from dropout_ext import functional as F
 
+pytestmark = pytest.mark.thorough
+
 P = 0.2
 
 
