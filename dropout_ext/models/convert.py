@@ -35,9 +35,9 @@ def convert_dropout(
         model: any module.
         generator: takes the place of the default generator in every dropout that is converted, now
             or before.
-        attention: also convert nn.MultiheadAttention. In training with dropout it then
-            materialises the attention weights, as torch does on the CPU; if False, it keeps torch's
-            fused CUDA kernels and their masks.
+        attention: also convert nn.MultiheadAttention. In training with dropout it then holds its
+            weights only where the caller wants them; if False, it keeps torch's fused CUDA kernels
+            and their masks.
         report: receives what was changed, and what was not and why. Without it, the latter is a
             warning.
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from composition import composed, leaves, random, rng_state
 from torch import Tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.autograd.graph import saved_tensors_hooks
 
 from dropout_ext import functional as F
+from tests.attention.composition import composed, leaves, random, rng_state
 
 pytestmark = pytest.mark.thorough
 

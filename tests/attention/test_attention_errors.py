@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from composition import random, rng_state
 
 from dropout_ext import functional as F
+from tests.attention.composition import random, rng_state
 
 X = random(2, 4, 5, 8)
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from composition import random, rng_state
 from torch import Tensor
 
 from dropout_ext import functional as F
+from tests.attention.composition import random, rng_state
 
 pytestmark = pytest.mark.thorough
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from composition import composed, leaves, random, rng_state
 from torch import Tensor
 from torch._dynamo import compiled_autograd
 from torch.func import functionalize, grad, jacrev, jvp, vmap
@@ -19,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 import dropout_ext
 from dropout_ext import functional as F
+from tests.attention.composition import composed, leaves, random, rng_state
 
 pytestmark = pytest.mark.thorough
 

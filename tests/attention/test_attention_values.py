@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from composition import composed, leaves, random, rng_state
 from torch import Tensor
 
 from dropout_ext import functional as F
+from tests.attention.composition import composed, leaves, random, rng_state
 
 pytestmark = pytest.mark.thorough
 
