@@ -42,7 +42,10 @@ void check_types(const Inputs& in) {
 }
 
 void check_shapes(const Inputs& in) {
-  const auto& [query, key, value, mask, rng_state] = in;
+  const Tensor& query = in.query;
+  const Tensor& key = in.key;
+  const Tensor& value = in.value;
+  const Tensor& mask = in.mask;
   const int64_t dims = query.dim();
   const auto sizes = [&] {
     return c10::str(query.sym_sizes(), ", ", key.sym_sizes(), " and ", value.sym_sizes());
