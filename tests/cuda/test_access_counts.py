@@ -54,6 +54,7 @@ def _check(counts: Counts, layout: Everyday, x: torch.Tensor, what: str) -> None
 
 
 @pytest.mark.parametrize("name", EVERYDAY)
+@pytest.mark.thorough
 def test_everyday_layouts(counted: Emulator, name: str) -> None:
     """Into a fresh output, as autograd's forward has it."""
     layout = EVERYDAY[name]

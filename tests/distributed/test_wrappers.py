@@ -74,6 +74,7 @@ def work(rank: int, port: int, name: str) -> None:
 
 @pytest.mark.skipif(not dist.is_available(), reason="torch was built without distributed")
 @pytest.mark.parametrize("name", ["ddp", pytest.param("fsdp2", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
 def test_wrapped_gradients_are_the_mean(name: str) -> None:
     """Of those that each rank has alone with its seed."""
     with socket.socket() as free:

@@ -67,6 +67,7 @@ def source_distribution(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return archive
 
 
+@pytest.mark.thorough
 def test_source_distribution_is_the_repository(source_distribution: Path) -> None:
     top = source_distribution.name.removesuffix(".tar.gz")
     assert top == f"dropout_ext-{INFO['version'].split('+')[0]}"  # built for nothing yet

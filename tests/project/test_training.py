@@ -23,6 +23,7 @@ from bench.tables import as_frame
 from bench.training import experiment, summary
 
 
+@pytest.mark.thorough
 def test_mnist1d_is_learned(set_threads: Callable[[int], None]) -> None:
     """Twice as often right as by guessing after two epochs: labels belong to their signals."""
     set_threads(1)
