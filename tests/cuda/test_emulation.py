@@ -85,6 +85,14 @@ def test_large_layouts(emulator: Emulator, name: str) -> None:
     check(emulator, x, 0.3, (31, 32), name)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_several_launches_of_few_rows(emulator: Emulator, rows: int) -> None:
+    """The emulation has a launch for every 2^18 elements: when no row is left, rows are divided."""
+    x = random_bits((rows, 2**19 + 77), torch.bfloat16)
+    for piece in (x[:, 1:], x.t()[3:].t()):
+        check(emulator, piece, 0.3, (31, 32), f"{rows} rows, strides {piece.stride()}")
+
+
 @pytest.mark.parametrize("dims", [(0,), (1,), (2,), (-1,), (0, 2), (1, 2), (0, 1, 2)])
 @pytest.mark.parametrize("shape", [(5, 70, 33), (3, 16, 256), (2, 9, 700)])
 def test_shared_decisions(

@@ -146,18 +146,22 @@ class Launch {
     return start_warps(dropout_strided<Rule, V>, strided.total, strided);
   }
 
-  // The halves of the outermost dimension one after the other.
+  // The halves of the outermost dimension that has any, one after the other.
   cudaError_t run_halves() const {
+    int d = map_.ndim - 1;
+    while (map_.dims[d].size == 1) {
+      --d;
+    }
     Launch first = *this;
     Launch second = *this;
-    const Dim& dim = map_.dims[map_.ndim - 1];
+    const Dim& dim = map_.dims[d];
     const int64_t half = dim.size < 2 * kBlock ? dim.size / 2 : dim.size / 2 / kBlock * kBlock;
-    first.map_.dims[map_.ndim - 1].size = half;
-    second.map_.dims[map_.ndim - 1].size -= half;
+    first.map_.dims[d].size = half;
+    second.map_.dims[d].size -= half;
     second.map_.base += static_cast<uint64_t>(half * dim.mask);
     second.call_.x += half * dim.in;
     second.call_.y += half * dim.out;
-    if (state_step_ != 0) {
+    if (state_step_ != 0 && d == map_.ndim - 1) {
       second.call_.source.seed += half * state_step_;
       second.call_.source.offset += half * state_step_;
     }
