@@ -16,6 +16,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from dropout_ext import functional as F
 from tests.attention.composition import composed, leaves, random, rng_state
+from tests.helpers.allocations import allocations
 
 pytestmark = pytest.mark.thorough
 
@@ -85,6 +86,20 @@ def test_saves_what_it_says() -> None:
         F.scaled_dot_product_attention(query, key, value, dropout_p=0.4)
     numbers = query.numel() + 2 * key.numel() + query.numel() + 2 * 3 * 70
     assert sum(saved.values()) == 4 * numbers + 16
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_weights_are_never_held(causal: bool) -> None:
+    """All that is allocated, forward and backward, is a fraction of the weights."""
+    query, key, value = leaves(*(random(1, 2, 2048, 16) for _ in range(3)))
+    gradient = torch.ones(1, 2, 2048, 16)
+    sizes = allocations(
+        lambda: F.scaled_dot_product_attention(
+            query, key, value, dropout_p=0.4, is_causal=causal
+        ).backward(gradient)
+    )
+    weights = 4 * 2 * 2048 * 2048
+    assert len(sizes) > 4 and sum(sizes) < weights / 4
 
 
 @pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 2)])

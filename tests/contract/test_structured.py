@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 import dropout_ext
 from dropout_ext import functional as F
 from tests.helpers import reference
+from tests.helpers.allocations import allocations
 from tests.helpers.compare import (
     assert_bits,
     dtype_name,
@@ -133,18 +134,6 @@ def test_gradient(backend: torch.device, name: str) -> None:
     assert x.grad is not None
     bits = np.where(keep, reference.scaled(to_bits(upstream), "float32", factor), np.uint32(0))
     assert_bits(x.grad, bits)
-
-
-def allocations(call: Callable[[], object]) -> list[int]:
-    """The sizes that torch's CPU allocator hands out meanwhile."""
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(
-        activities=activities, profile_memory=True, acc_events=True
-    ) as profile:
-        kept = call()
-    events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
-    del kept
-    return [event.nbytes() for event in events if event.name() == "[memory]" and event.nbytes() > 0]
 
 
 @pytest.mark.parametrize("name", FAMILY)

@@ -88,7 +88,7 @@ def test_large_layouts(emulator: Emulator, name: str) -> None:
 @pytest.mark.parametrize("rows", [1, 2, 3])
 def test_several_launches_of_few_rows(emulator: Emulator, rows: int) -> None:
     """The emulation has a launch for every 2^18 elements: when no row is left, rows are divided."""
-    x = random_bits((rows, 2**19 + 77), torch.bfloat16)
+    x = random_bits((rows, 2**18 + 77), torch.bfloat16)
     for piece in (x[:, 1:], x.t()[3:].t()):
         check(emulator, piece, 0.3, (31, 32), f"{rows} rows, strides {piece.stride()}")
 
