@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <tuple>
 #include <vector>
 
 #include "torch/ops.h"
@@ -24,6 +25,9 @@ struct Options {
   Factor scale;
   std::optional<std::vector<c10::SymInt>> mask_strides;
   c10::SymInt mask_base;
+
+  auto members() { return std::tie(p, is_causal, scale, mask_strides, mask_base); }
+  auto members() const { return std::tie(p, is_causal, scale, mask_strides, mask_base); }
 };
 
 struct Result {

@@ -1,5 +1,4 @@
 // Registration of attention, and the one place where its arguments stand one by one.
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/utils/pybind.h>
 #include <torch/library.h>
 
@@ -14,6 +13,19 @@ using OptionalTensor = std::optional<Tensor>;
 using FlatResult = std::tuple<Tensor, Tensor>;
 using FlatGradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
+Options make_options(
+    double p,
+    bool is_causal,
+    Factor scale,
+    const SymStrides& mask_strides,
+    const c10::SymInt& mask_base) {
+  Options options{p, is_causal, scale, std::nullopt, mask_base};
+  if (mask_strides.has_value()) {
+    options.mask_strides = mask_strides->vec();
+  }
+  return options;
+}
+
 template <Forward kForward>
 FlatResult flat_forward(
     const Tensor& query,
@@ -26,10 +38,7 @@ FlatResult flat_forward(
     Factor scale,
     SymStrides mask_strides,
     c10::SymInt mask_base) {
-  Options options{p, is_causal, scale, std::nullopt, std::move(mask_base)};
-  if (mask_strides.has_value()) {
-    options.mask_strides = mask_strides->vec();
-  }
+  const auto options = make_options(p, is_causal, scale, mask_strides, mask_base);
   const auto result =
       kForward({query, key, value, attn_mask.value_or(Tensor()), rng_state}, options);
   return {result.output, result.logsumexp};
@@ -51,10 +60,7 @@ FlatGradients flat_backward(
     SymStrides mask_strides,
     c10::SymInt mask_base,
     bool attn_mask_gradient) {
-  Options options{p, is_causal, scale, std::nullopt, std::move(mask_base)};
-  if (mask_strides.has_value()) {
-    options.mask_strides = mask_strides->vec();
-  }
+  const auto options = make_options(p, is_causal, scale, mask_strides, mask_base);
   const auto gradients = kBackward(
       grad_output, {query, key, value, attn_mask.value_or(Tensor()), rng_state},
       {output, logsumexp}, options, attn_mask_gradient);
@@ -69,11 +75,6 @@ SymStrides flat_strides(const Options& options) {
   return options.mask_strides.has_value() ? SymStrides(*options.mask_strides) : SymStrides();
 }
 
-template <class Signature>
-c10::TypedOperatorHandle<Signature> find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
 using FlatForward = decltype(flat_forward<meta::forward>);
 using FlatBackward = decltype(flat_backward<meta::backward>);
 
@@ -82,7 +83,7 @@ using FlatBackward = decltype(flat_backward<meta::backward>);
 namespace ops {
 
 Result forward(const Inputs& in, const Options& options) {
-  static const auto handle = find<FlatForward>("dropout_ext::attention");
+  static const auto handle = find_operator<FlatForward>("dropout_ext::attention");
   auto [output, logsumexp] = handle.call(
       in.query, in.key, in.value, optional(in.mask), options.p, in.rng_state, options.is_causal,
       options.scale, flat_strides(options), options.mask_base);
@@ -95,7 +96,7 @@ Gradients backward(
     const Result& result,
     const Options& options,
     bool mask_gradient) {
-  static const auto handle = find<FlatBackward>("dropout_ext::attention_backward");
+  static const auto handle = find_operator<FlatBackward>("dropout_ext::attention_backward");
   auto [query, key, value, mask] = handle.call(
       grad_output, in.query, in.key, in.value, optional(in.mask), result.output, result.logsumexp,
       options.p, in.rng_state, options.is_causal, options.scale, flat_strides(options),
@@ -146,13 +147,12 @@ void bind(pybind11::module_& m) {
          const OptionalTensor& rng_state, const std::optional<std::vector<int64_t>>& mask_strides,
          int64_t mask_base) {
         const py::gil_scoped_release no_gil;
-        Options options{p, is_causal, scale, std::nullopt, mask_base};
-        if (mask_strides.has_value()) {
-          options.mask_strides.emplace(mask_strides->begin(), mask_strides->end());
-        }
+        const auto strides = mask_strides.has_value()
+                                 ? SymStrides(c10::fromIntArrayRefSlow(*mask_strides))
+                                 : SymStrides();
         return eager(
-            {query, key, value, mask.value_or(Tensor()), rng_state.value_or(Tensor())}, options,
-            generator);
+            {query, key, value, mask.value_or(Tensor()), rng_state.value_or(Tensor())},
+            make_options(p, is_causal, scale, strides, mask_base), generator);
       },
       py::arg("query"), py::arg("key"), py::arg("value"), py::arg("attn_mask"), py::arg("p"),
       py::arg("is_causal"), py::arg("scale"), py::arg("generator"), py::arg("rng_state"),

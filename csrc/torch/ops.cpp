@@ -1,6 +1,5 @@
 // Which operators there are and what serves them: the one place where they are registered.
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
 #include "torch/ops.h"
@@ -70,13 +69,9 @@ TORCH_LIBRARY(dropout_ext, m) {
   }
 }
 
-template <class Signature>
-c10::TypedOperatorHandle<Signature> find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
-
 const auto& dropout_handle() {
-  static const auto handle = find<decltype(Flat<meta::dropout>::call)>("dropout_ext::dropout");
+  static const auto handle =
+      find_operator<decltype(Flat<meta::dropout>::call)>("dropout_ext::dropout");
   return handle;
 }
 
@@ -85,7 +80,7 @@ const auto& dropout_handle() {
 namespace ops {
 
 Tensor draw(const Tensor& input, c10::SymIntArrayRef batch, Generator generator) {
-  static const auto handle = find<decltype(meta::draw)>("dropout_ext::draw");
+  static const auto handle = find_operator<decltype(meta::draw)>("dropout_ext::draw");
   return handle.call(input, batch, std::move(generator));
 }
 

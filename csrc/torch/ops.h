@@ -4,6 +4,7 @@
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/DispatchKeySet.h>
 #include <c10/core/SymInt.h>
 #include <c10/util/OptionalArrayRef.h>
@@ -62,6 +63,11 @@ using DropoutMask = Tensor(
     const Tensor& rng_state,
     SymStrides mask_strides,
     c10::SymInt mask_base);
+
+template <class Signature>
+c10::TypedOperatorHandle<Signature> find_operator(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
 
 // Through the dispatcher.
 namespace ops {
