@@ -119,6 +119,7 @@ def assert_streams_agree(
 
 @pytest.mark.parametrize("function", STREAMS)
 @pytest.mark.parametrize("backend", [AOT_EAGER, "aot_eager_decomp_partition"])
+@pytest.mark.thorough
 def test_stream(device: torch.device, function: Function, backend: str) -> None:
     assert_streams_agree(function, device, backend)
 
@@ -141,6 +142,7 @@ def test_stream_of_inductor(device: torch.device) -> None:
 
 @pytest.mark.parametrize("function", [chain, *OTHER_STREAMS])
 @pytest.mark.parametrize("budget", [0.2, 0.0, *OTHER_BUDGETS])
+@pytest.mark.thorough
 def test_stream_at_memory_budgets(device: torch.device, function: Function, budget: float) -> None:
     """At exactly 0 torch repeats each of its own random operators with another draw
     (pytorch#190717); ours keeps 16 bytes even there."""

@@ -37,6 +37,7 @@ def inputs(dtype: torch.dtype, device: torch.device, grad: bool) -> list[torch.T
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.thorough
 def test_opcheck_dropout(device: torch.device, dtype: torch.dtype, grad: bool) -> None:
     for x in inputs(dtype, device, grad):
         opcheck(ops.dropout.default, (x, 0.4, state((1, 2), device)))

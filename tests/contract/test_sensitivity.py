@@ -164,6 +164,7 @@ def test_mutations_start_from_the_contract(
 
 
 @pytest.mark.parametrize("name", MASK_MUTANTS)
+@pytest.mark.thorough
 def test_mask_mutant_is_seen(
     name: str, expected_masks: list[tuple[tuple[U64, float, int, int], Mask]]
 ) -> None:

@@ -18,6 +18,8 @@ from tests.cuda.everyday_layouts import EVERYDAY, Everyday
 from tests.helpers import reference
 from tests.helpers.compare import assert_bits, expected_dropout, random_bits, torch_dtype
 
+pytestmark = pytest.mark.thorough
+
 SECTOR_BYTES = 32
 P = 0.4 + 2.0**-20
 
@@ -54,7 +56,6 @@ def _check(counts: Counts, layout: Everyday, x: torch.Tensor, what: str) -> None
 
 
 @pytest.mark.parametrize("name", EVERYDAY)
-@pytest.mark.thorough
 def test_everyday_layouts(counted: Emulator, name: str) -> None:
     """Into a fresh output, as autograd's forward has it."""
     layout = EVERYDAY[name]

@@ -120,6 +120,7 @@ LAYOUT = {"section": "layouts", "layout": "sliced"}
         ("cuda", "forward", HUGE, "time_over_copy", 1.1, 1.2, LAYOUT),
     ],
 )
+@pytest.mark.thorough
 def test_thresholds(
     device: str,
     mode: str,
@@ -148,6 +149,7 @@ def test_threshold_of_saved_bytes(size: int, whole: bool, met: bool, report: Rep
     assert verdict["met"] is met
 
 
+@pytest.mark.thorough
 def test_ratios_and_failures(report: Report) -> None:
     """A candidate that raises is reported; the others are timed and compared."""
 

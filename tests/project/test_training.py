@@ -33,6 +33,7 @@ def test_mnist1d_is_learned(set_threads: Callable[[int], None]) -> None:
 
 
 @pytest.mark.parametrize("form", experiment.FORMS)
+@pytest.mark.thorough
 def test_every_form_trains(form: str, set_threads: Callable[[int], None]) -> None:
     """Far above the tenth that guessing gives, after six epochs."""
     set_threads(1)
