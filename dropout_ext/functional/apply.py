@@ -11,7 +11,7 @@ from torch.autograd.graph import increment_version
 from dropout_ext import _C
 from dropout_ext.functional.checks import check_tensor
 from dropout_ext.functional.mask import Mask, is_elementwise, mask_indices
-from dropout_ext.functional.state import Source, state_of
+from dropout_ext.functional.state import Source, repeatable_source, state_of
 from dropout_ext.integration import dtensor
 from dropout_ext.integration.torch_private import jagged_layout
 
@@ -38,7 +38,7 @@ def apply(input: Tensor, inplace: bool, mask: Mask, source: Source) -> Tensor:
     if torch.compiler.is_compiling():
         return _traced(input, inplace, mask, source)
     strides, base = mask_indices(mask, input.shape)
-    generator, state = source
+    generator, state = repeatable_source(input, source)
     scale, shift, fill = mask.kept or (None, 0.0, 0.0)
     # All by position, none by unpacking or default: pybind11 is slower with either.
     return _C.dropout(input, mask.p, inplace, generator, state, strides, base, scale, shift, fill)

@@ -11,7 +11,7 @@ from dropout_ext.functional.apply import PLAIN, apply, unchanged
 from dropout_ext.functional.checks import UPSCALE, check_floating, check_mode, check_probability
 from dropout_ext.functional.index_map import Shard
 from dropout_ext.functional.mask import Kept, Mask, mask_indices
-from dropout_ext.functional.state import check_rng_state, check_source, source_of
+from dropout_ext.functional.state import check_rng_state, repeatable_source, source_of
 
 
 def dropout(
@@ -102,7 +102,8 @@ def dropout(
     if plain and not torch.compiler.is_compiling():  # what apply comes to, in less time
         if generator is None and rng_state is None:
             return _C.plain_dropout(input, p, inplace)
-        check_source(input, generator, rng_state)
+        source = source_of(input, generator, rng_state)
+        generator, rng_state = repeatable_source(input, source)
         return _C.dropout(input, p, inplace, generator, rng_state, None, 0, None, 0.0, 0.0)
     source = source_of(input, generator, rng_state)
     return apply(input, inplace, Mask(p, kept, broadcast_dims, shard), source)

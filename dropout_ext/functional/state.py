@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from dropout_ext.integration.checkpoint import warn_if_not_restored
+from dropout_ext.integration.checkpoint import is_restored, repeatable, warn_if_not_restored
 from dropout_ext.integration.tracing import traced_draw
 
 
@@ -71,7 +71,30 @@ def state_of(input: Tensor, source: Source) -> Tensor:
         return source.rng_state
     if torch.compiler.is_compiling():
         return traced_draw(input.detach(), source.generator)
-    state: Tensor = torch.ops.dropout_ext.draw(input.detach(), generator=source.generator)
+    repeated = repeatable_source(input, source).rng_state
+    return _draw(input, source.generator) if repeated is None else repeated
+
+
+def repeatable_source(input: Tensor, source: Source) -> Source:
+    """In a checkpointed function, the state that its recomputation will take too.
+
+    ``torch.utils.checkpoint`` restores the default generators, not one that a call names.
+
+    Warns:
+        UserWarning: a checkpoint will not repeat the draw.
+    """
+    generator = source.generator
+    if generator is None or is_restored(generator):
+        return source
+    state = repeatable(lambda: _draw(input, generator))
+    if state is None:
+        warn_if_not_restored(stacklevel=4)
+        return source
+    return Source(rng_state=state)
+
+
+def _draw(input: Tensor, generator: Generator | None) -> Tensor:
+    state: Tensor = torch.ops.dropout_ext.draw(input.detach(), generator=generator)
     return state
 
 
@@ -90,14 +113,9 @@ def check_source(input: Tensor, generator: Generator | None, rng_state: Tensor |
         TypeError: the generator or the rng_state is of another type.
         ValueError: both are given; the rng_state is of another shape.
         RuntimeError: the generator is on another device than the input.
-
-    Warns:
-        UserWarning: ``torch.utils.checkpoint`` will not restore the generator.
     """
     if generator is not None:
         _check_generator(generator, input, rng_state)
-        if not torch.compiler.is_compiling():
-            warn_if_not_restored(generator, stacklevel=4)
     if rng_state is not None:
         check_rng_state(rng_state)
 

@@ -2,11 +2,15 @@
 
 from torch.library import Library
 
-from dropout_ext.integration import tracing, vmap, vmap_attention
+from dropout_ext.integration import checkpoint, tracing, vmap, vmap_attention
 
 
 def register(library: Library) -> None:
-    """Registers what tracers and vmap make of the operators, for as long as the library lives."""
+    """Registers what tracers and vmap make of the operators, for as long as the library lives.
+
+    What checkpointing repeats is registered for the process.
+    """
+    checkpoint.register()
     vmap.register(library)
     vmap_attention.register(library)
     tracing.register(library)

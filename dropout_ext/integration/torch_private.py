@@ -23,7 +23,9 @@ from torch._functorch.vmap import unwrap_batched
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.fx.traceback import get_current_meta
 from torch.nn.modules.dropout import _DropoutNd as TorchDropout
-from torch.utils.checkpoint import SAC_IGNORED_OPS
+from torch.overrides import _get_current_function_mode_stack as active_function_modes
+from torch.utils import checkpoint as checkpoint_module
+from torch.utils.checkpoint import SAC_IGNORED_OPS, CheckpointFunction
 from torch.utils.checkpoint import _checkpoint_hook as checkpoint_hook
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -41,6 +43,9 @@ PURPOSES = {
     "torch.fx.experimental.proxy_tensor.ProxyTorchDispatchMode": "tracing: how a draw is recorded",
     "torch.fx.traceback.get_current_meta": "tracing: the annotated memory budget",
     "torch.nn.modules.dropout._DropoutNd": "models: what is a dropout of torch",
+    "torch.overrides._get_current_function_mode_stack": "a recomputation enters them again",
+    "torch.utils.checkpoint.CheckpointFunction": "checkpointing repeats draws, use_reentrant=True",
+    "torch.utils.checkpoint._checkpoint_without_reentrant_generator": "likewise, if False",
     "torch.utils.checkpoint.SAC_IGNORED_OPS": "tracing: a checkpoint keeps its draws",
     "torch.utils.checkpoint._checkpoint_hook": "a draw sees that it is checkpointed",
     "torch.Tensor._ragged_idx": "nested tensors: the jagged dimension",
@@ -51,6 +56,17 @@ PURPOSES = {
 
 # The key of a node's "custom" metadata to which torch.autograd.graph writes an annotated budget.
 BUDGET_ANNOTATION = "_region_activation_memory_budget"
+
+# The function of torch.utils.checkpoint through which every non-reentrant checkpoint goes; in torch
+# 2.15 the first name is a shim for the second.
+CHECKPOINT_ENTRY = next(
+    name
+    for name in (
+        "_checkpoint_without_reentrant_generator_impl",
+        "_checkpoint_without_reentrant_generator",
+    )
+    if hasattr(checkpoint_module, name)
+)
 
 
 def assume_constant_result(function: Function) -> Function:
@@ -72,16 +88,20 @@ def jagged_layout(nested: Any) -> dict[str, Any]:
 
 __all__ = [
     "BUDGET_ANNOTATION",
+    "CHECKPOINT_ENTRY",
     "SAC_IGNORED_OPS",
+    "CheckpointFunction",
     "DispatchKey",
     "DispatchKeySet",
     "ExcludeDispatchKeyGuard",
     "ProxyTorchDispatchMode",
     "TorchDropout",
     "VmapInterpreter",
+    "active_function_modes",
     "add_batch_dim",
     "assume_constant_result",
     "checkpoint_hook",
+    "checkpoint_module",
     "current_interpreter",
     "functorch_config",
     "get_current_meta",

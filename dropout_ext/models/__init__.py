@@ -2,6 +2,7 @@
 
 from dropout_ext.models.convert import convert_dropout
 from dropout_ext.models.drop_connect import DropConnect, drop_connect, remove_drop_connect
+from dropout_ext.models.find import find_torch_dropout
 from dropout_ext.models.monte_carlo import Prediction, mc_dropout, mc_predict
 from dropout_ext.models.redirect import redirect_torch_dropout
 from dropout_ext.models.report import ConversionReport
@@ -13,6 +14,7 @@ __all__ = [
     "Prediction",
     "convert_dropout",
     "drop_connect",
+    "find_torch_dropout",
     "mc_dropout",
     "mc_predict",
     "redirect_torch_dropout",

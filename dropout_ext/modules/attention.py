@@ -5,6 +5,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from dropout_ext import functional as F
+from dropout_ext.functional.attention_choice import Attention, attention_is_ours, check_attention
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -16,14 +17,28 @@ class MultiheadAttention(nn.MultiheadAttention):
     Args:
         args, kwargs: as of torch.nn.MultiheadAttention.
         generator: takes the place of the default generator of the input's device.
+        attention: False leaves everything to torch; ``"auto"`` does so except on the CPU.
+
+    Raises:
+        ValueError: another value of ``attention``.
     """
 
     generator: Generator | None = None
+    attention: Attention = True
 
-    def __init__(self, *args: Any, generator: Generator | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        generator: Generator | None = None,
+        attention: Attention = True,
+        **kwargs: Any,
+    ) -> None:
+        check_attention("MultiheadAttention", attention)
         super().__init__(*args, **kwargs)
         if generator is not None:
             self.generator = generator
+        if attention is not True:
+            self.attention = attention
 
     def forward(
         self,
@@ -44,7 +59,8 @@ class MultiheadAttention(nn.MultiheadAttention):
             "average_attn_weights": average_attn_weights,
             "is_causal": is_causal,
         }
-        if not self.training or self.dropout == 0.0:
+        ours = self.training and attention_is_ours(self.attention, query)
+        if not ours or self.dropout == 0.0:
             return super().forward(query, key, value, **masks)
         if query.is_nested or key.is_nested or value.is_nested:
             raise AssertionError(
