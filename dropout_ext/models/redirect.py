@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Generator
+from torch.utils.checkpoint import checkpoint
 
 from dropout_ext import functional as F
 from dropout_ext.functional.attention_choice import Attention, attention_is_ours, check_attention
@@ -92,12 +93,23 @@ class redirect_torch_dropout(ReenteredMode, ContextDecorator):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if func is checkpoint:
+            return self._checkpoint(*args, **kwargs)
         ours = REDIRECTED.get(func)
         if ours is None or (func in _ATTENTION and not self._serves(*args, **kwargs)):
             return func(*args, **kwargs)
         if "train" in kwargs:
             kwargs["training"] = kwargs.pop("train")
         return ours(*args, generator=self.generator, **kwargs)
+
+    def _checkpoint(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """In code that Dynamo traces, which would leave this mode for what is checkpointed."""
+
+        def redirected(*inner: Any, **options: Any) -> Any:
+            with self:
+                return function(*inner, **options)
+
+        return checkpoint(redirected, *args, **kwargs)
 
     def _serves(self, query: torch.Tensor, *_: Any, **__: Any) -> bool:
         return attention_is_ours(self.attention, query)
