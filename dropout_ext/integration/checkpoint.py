@@ -17,13 +17,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import CheckpointFunction
 
 from dropout_ext.integration.torch_private import (
-    CHECKPOINT_ENTRY,
-    CheckpointFunction,
     active_function_modes,
+    checkpoint_entry,
     checkpoint_hook,
-    checkpoint_module,
     top_saved_tensors_hooks,
 )
 
@@ -138,14 +137,13 @@ def warn_if_not_restored(stacklevel: int) -> None:
 
 def register() -> None:
     """From now on, functions that are checkpointed repeat their draws and modes."""
-    enter = getattr(checkpoint_module, CHECKPOINT_ENTRY)
     forward = CheckpointFunction.forward
 
-    @functools.wraps(enter)
+    @functools.wraps(checkpoint_entry)
     def without_reentrant(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
         checkpointed = _Checkpointed(fn)
         with checkpointed.forward():
-            yield from enter(checkpointed.recompute, *args, **kwargs)
+            yield from checkpoint_entry(checkpointed.recompute, *args, **kwargs)
 
     @functools.wraps(forward)
     def reentrant(ctx: Any, run_function: Callable[..., Any], *args: Any) -> Any:
@@ -155,5 +153,5 @@ def register() -> None:
         ctx.run_function = checkpointed.recompute
         return outputs
 
-    setattr(checkpoint_module, CHECKPOINT_ENTRY, without_reentrant)
+    setattr(torch.utils.checkpoint, checkpoint_entry.__name__, without_reentrant)
     CheckpointFunction.forward = staticmethod(reentrant)

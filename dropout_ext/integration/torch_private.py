@@ -25,8 +25,12 @@ from torch.fx.traceback import get_current_meta
 from torch.nn.modules.dropout import _DropoutNd as TorchDropout
 from torch.overrides import _get_current_function_mode_stack as active_function_modes
 from torch.utils import checkpoint as checkpoint_module
-from torch.utils.checkpoint import SAC_IGNORED_OPS, CheckpointFunction
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import SAC_IGNORED_OPS
 from torch.utils.checkpoint import _checkpoint_hook as checkpoint_hook
+from torch.utils.checkpoint import (
+    _checkpoint_without_reentrant_generator as checkpoint_entry,
+)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -44,35 +48,33 @@ PURPOSES = {
     "torch.fx.traceback.get_current_meta": "tracing: the annotated memory budget",
     "torch.nn.modules.dropout._DropoutNd": "models: what is a dropout of torch",
     "torch.overrides._get_current_function_mode_stack": "a recomputation enters them again",
-    "torch.utils.checkpoint.CheckpointFunction": "checkpointing repeats draws, use_reentrant=True",
-    "torch.utils.checkpoint._checkpoint_without_reentrant_generator": "likewise, if False",
+    "torch.utils._python_dispatch.TorchDispatchMode": "models: which operators a forward runs",
+    "torch.utils.checkpoint._checkpoint_without_reentrant_generator": "checkpoints repeat draws",
     "torch.utils.checkpoint.SAC_IGNORED_OPS": "tracing: a checkpoint keeps its draws",
     "torch.utils.checkpoint._checkpoint_hook": "a draw sees that it is checkpointed",
     "torch.Tensor._ragged_idx": "nested tensors: the jagged dimension",
     "torch.Tensor._maybe_min_seqlen": "nested tensors: the cached least length",
     "torch.Tensor._maybe_max_seqlen": "nested tensors: the cached greatest length",
+    "operator._schema": "models: whether an operator drops in a call",
     "function._dynamo_marked_constant": "tracing: a number for a generator, a factor for p",
 }
 
 # The key of a node's "custom" metadata to which torch.autograd.graph writes an annotated budget.
 BUDGET_ANNOTATION = "_region_activation_memory_budget"
 
-# The function of torch.utils.checkpoint through which every non-reentrant checkpoint goes; in torch
-# 2.15 the first name is a shim for the second.
-CHECKPOINT_ENTRY = next(
-    name
-    for name in (
-        "_checkpoint_without_reentrant_generator_impl",
-        "_checkpoint_without_reentrant_generator",
-    )
-    if hasattr(checkpoint_module, name)
-)
+# In torch 2.15 the function of this name is a shim for the one that every checkpoint goes through.
+checkpoint_entry = getattr(checkpoint_module, f"{checkpoint_entry.__name__}_impl", checkpoint_entry)
 
 
 def assume_constant_result(function: Function) -> Function:
     """:func:`torch.compiler.assume_constant_result`, without importing Dynamo, which is slow."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+def argument_names(operator: Any) -> list[str]:
+    """Those of an operator of torch.ops, in order."""
+    return [argument.name for argument in operator._schema.arguments]
 
 
 def jagged_layout(nested: Any) -> dict[str, Any]:
@@ -88,20 +90,20 @@ def jagged_layout(nested: Any) -> dict[str, Any]:
 
 __all__ = [
     "BUDGET_ANNOTATION",
-    "CHECKPOINT_ENTRY",
     "SAC_IGNORED_OPS",
-    "CheckpointFunction",
     "DispatchKey",
     "DispatchKeySet",
     "ExcludeDispatchKeyGuard",
     "ProxyTorchDispatchMode",
+    "TorchDispatchMode",
     "TorchDropout",
     "VmapInterpreter",
     "active_function_modes",
     "add_batch_dim",
+    "argument_names",
     "assume_constant_result",
+    "checkpoint_entry",
     "checkpoint_hook",
-    "checkpoint_module",
     "current_interpreter",
     "functorch_config",
     "get_current_meta",

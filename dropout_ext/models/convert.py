@@ -135,9 +135,9 @@ def _convert(
     if cls is not type(module):
         become(module, cls)
         if wrapped or issubclass(cls, nn.MultiheadAttention):
-            own["_dropout_attention" if wrapped else "attention"] = attention
+            own["dropout_attention" if wrapped else "attention"] = attention
     if generator is not None:
-        own["_dropout_generator" if wrapped else "generator"] = generator
+        own["dropout_generator" if wrapped else "generator"] = generator
 
 
 def _puzzles(name: str, module: nn.Module, understood: bool) -> dict[str, str]:

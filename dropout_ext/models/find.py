@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from dropout_ext.integration.torch_private import TorchDispatchMode, argument_names
 
 
 def find_torch_dropout(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, list[str]]:
@@ -61,7 +62,7 @@ def _draws(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether an operator of torch draws random numbers in this call."""
     if func.namespace == "dropout_ext" or torch.Tag.nondeterministic_seeded not in func.tags:
         return False
-    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False))
+    given = dict(zip(argument_names(func), args, strict=False))
     given.update(kwargs)
     p = given.get("dropout_p", given.get("p"))
     return p != 0.0 and given.get("train", True) is not False

@@ -52,6 +52,7 @@ def calls_outside_of_forward(module: nn.Module) -> list[str]:
         if not _is_of_torch(cls)
         for name, value in vars(cls).items()
         if isinstance(value, FunctionType) and id(value) not in within
+        if not name.startswith("__")  # as __init__, that may store one for forward
         if any(map(_target, _names(value).objects))
     })  # fmt: skip
 

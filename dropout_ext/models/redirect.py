@@ -113,4 +113,3 @@ class redirect_torch_dropout(ReenteredMode, ContextDecorator):
 
     def _serves(self, query: torch.Tensor, *_: Any, **__: Any) -> bool:
         return attention_is_ours(self.attention, query)
-

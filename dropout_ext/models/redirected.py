@@ -14,8 +14,8 @@ from dropout_ext.models.redirect import redirect_torch_dropout
 class Redirected:
     """The mark of such a class, whose other base is the class of the module."""
 
-    _dropout_generator: Generator | None = None
-    _dropout_attention: Attention = "auto"
+    dropout_generator: Generator | None = None
+    dropout_attention: Attention = "auto"
 
 
 @functools.cache
@@ -30,7 +30,7 @@ def redirected(cls: type[nn.Module]) -> type[nn.Module]:
         if not self.training:
             return cls.forward(self, *args, **kwargs)
         with redirect_torch_dropout(
-            generator=self._dropout_generator, attention=self._dropout_attention
+            generator=self.dropout_generator, attention=self.dropout_attention
         ):
             return cls.forward(self, *args, **kwargs)
 

@@ -29,18 +29,18 @@ class ConversionReport:
             _line(name, _change(before, after), self.notes.get(name))
             for name, (before, after) in self.changed.items()
         ]
-        lines += [_line(name, f"left, {why}") for name, why in self.unchanged.items()]
-        lines += [_line(name, f"not understood, {what}") for name, what in self.not_understood.items()]
-        return "\n".join(lines) or "no dropout found"
+        return "\n".join(lines + self._rest("left, ")) or "no dropout found"
 
     def warn_of_the_rest(self) -> None:
         """One warning for all that was left as it is, or not understood."""
-        rest = [_line(name, why) for name, why in self.unchanged.items()]
-        rest += [_line(name, f"not understood, {what}") for name, what in self.not_understood.items()]
-        if rest:
-            text = "; ".join(rest)
-            warnings.warn(f"not every dropout could be converted: {text}", stacklevel=3)
+        if rest := "; ".join(self._rest()):
+            warnings.warn(f"not every dropout could be converted: {rest}", stacklevel=3)
 
+    def _rest(self, left: str = "") -> list[str]:
+        return [
+            *(_line(name, left + why) for name, why in self.unchanged.items()),
+            *(_line(name, f"not understood, {what}") for name, what in self.not_understood.items()),
+        ]
 
 
 def _line(name: str, what: str, note: str | None = None) -> str:

@@ -41,7 +41,7 @@ def revert_dropout(model: Model, *, report: ConversionReport | None = None) -> M
         before = type(module)
         prefix = ""
         if isinstance(module, Redirected):
-            target, prefix = without_redirection(before), "_dropout_"
+            target, prefix = without_redirection(before), "dropout_"
         elif reason := _without_counterpart(module, theirs):
             found.unchanged[name] = reason
             continue

@@ -23,7 +23,7 @@ def register_attention() -> None:
     attention, masks = (table()["sdpa"] for table in tables)
 
     def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
-        generator = getattr(module, "_dropout_generator", None)
+        generator = getattr(module, "dropout_generator", None)
         with redirect_torch_dropout(generator=generator, attention=True):
             return attention(module, *args, **kwargs)
 
