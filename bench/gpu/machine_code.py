@@ -4,9 +4,9 @@ Reads the machine code in the installed extension with cuobjdump and nvdisasm, o
 or of the packages nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm. Prints for each kernel its
 registers, the bytes it keeps in local memory and the instructions that a thread executes for an
 element: those of the shortest way through the loop that loads and stores at the full width (no tie,
-no end of a row). That is for a long row; for rows whose input is aligned as their output is and, as
-"shifted", for others, without what each further dimension costs to find them; and for strided
-layouts without the draw. Two kinds are counted apart, as a multiprocessor executes half as many of
+no end of a row). That is for input aligned as its output is and, as "shifted", for other input: of
+one long row; of rows, without what each further dimension costs to find them. Strided layouts are
+counted without the draw. Two kinds are counted apart, as a multiprocessor executes half as many of
 each a cycle as of others (CUDA programming guide, "Throughput of native arithmetic instructions"):
 integer addition, comparison, logic, selection and conversion, called ALU here; and integer
 multiplication.
@@ -31,6 +31,7 @@ from bench.tables import text
 _KERNEL = re.compile(
     r"dropout_(?P<loop>rows?|strided)INS_\d+(?P<rule>ScaleShift|Scale|Mask)"
     r"(?:I(?:NS_\d+(?P<half>BFloat16|Float16)E|(?P<wide>[df]))E)?E?(?:Li(?P<width>\d+)E)?"
+    r"(?:Lb(?P<shifted>[01])E)?"
 )
 _DTYPES = {"d": ("float64", 8), "f": ("float32", 4), "BFloat16": ("bfloat16", 2)} | {
     "Float16": ("float16", 2),
@@ -52,7 +53,7 @@ class Count:
 @dataclass(frozen=True)
 class Kernel:
     """``width``: elements of an access. A count is None where no way loads and stores at the full
-    width alone; ``shifted`` also for kernels that know no such rows."""
+    width alone, and for kernels that do not serve such input."""
 
     loop: str
     rule: str
@@ -171,8 +172,9 @@ def _kernel(name: str, code: str, resources: str) -> Kernel | None:
         numbers = [len(way), *(sum(bool(k.match(i.text)) for i in way) for k in (_ALU, _MULTIPLY))]
         return Count(*(number / (width * accesses) for number in numbers))
 
-    shifted = count(2 * accesses) if loop == "rows" and reads else None
-    counts = (count(accesses * reads), shifted)
+    counts = [count(accesses * reads), count(2 * accesses) if loop == "rows" and reads else None]
+    if found["shifted"] == "1":
+        counts.reverse()
     return Kernel(loop, found["rule"], dtype, width, registers, stack + local, *counts)
 
 
