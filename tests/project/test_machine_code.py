@@ -81,7 +81,7 @@ def test_instructions(
 
 
 def test_a_long_misaligned_row_has_instructions_to_spare() -> None:
-    """On an H100 that copies at full speed, 19 or so of the ALU fit an element of 16 bits."""
+    """On an H100 that copies at full speed, 20 of the ALU fit an element of 16 bits."""
     (count,) = (kernel.shifted for kernel in _of("row", "bfloat16", 8) if kernel.shifted)
     assert count.alu <= 12
 
