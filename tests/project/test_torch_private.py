@@ -55,7 +55,12 @@ def jagged() -> Any:
     return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)], layout=torch.jagged)
 
 
-INSTANCES = {"function": marked, "torch.Tensor": jagged}  # what has the attribute, if no module
+def traced_variable() -> Any:
+    return importlib.import_module("torch._dynamo.comptime").ComptimeVar
+
+
+# What has the attribute, if no module.
+INSTANCES = {"function": marked, "torch.Tensor": jagged, "ComptimeVar": traced_variable}
 
 
 @pytest.mark.parametrize("name", PURPOSES)
