@@ -48,7 +48,7 @@ PURPOSES = {
     "torch.Tensor._maybe_max_seqlen": "nested tensors: the cached greatest length",
     "function._dynamo_marked_constant": "tracing: a number for a generator, a factor for p",
     "torch._dynamo.comptime.comptime": "tracing: a generator is registered",
-    "ComptimeVar._i_will_not_complain_if_bc_breaks_VariableTracker": "tracing: the generator itself",
+    "ComptimeVar._i_will_not_complain_if_bc_breaks_VariableTracker": "tracing: a generator",
 }
 
 # The key of a node's "custom" metadata to which torch.autograd.graph writes an annotated budget.
