@@ -71,11 +71,6 @@ class Instruction:
     guarded: bool
     text: str
 
-    @property
-    def target(self) -> int | None:
-        found = re.match(r"BRA.*\b0x([0-9a-f]+)$", self.text)
-        return int(found[1], 16) if found else None
-
 
 def cuobjdump(*arguments: str) -> str:
     """What the tool prints. It asks nvdisasm for instructions."""
@@ -111,8 +106,9 @@ def _follows(code: Sequence[Instruction]) -> list[list[int]]:
     for k, instruction in enumerate(code):
         leaves = re.match("BRA|EXIT|RET", instruction.text)
         goes_on = not leaves or instruction.guarded or ", " in instruction.text
+        targets = re.findall(r"^BRA.*\b0x([0-9a-f]+)$", instruction.text)
         after = [k + 1] if goes_on and k + 1 < len(code) else []
-        follows.append(after + [index[t] for t in [instruction.target] if t is not None])
+        follows.append(after + [index[int(target, 16)] for target in targets])
     return follows
 
 
