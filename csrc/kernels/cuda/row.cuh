@@ -1,4 +1,4 @@
-// One long row, dense and aligned: a warp a tile.
+// One long row, dense, whose output is aligned: a warp a tile.
 #pragma once
 
 #include <cstdint>
