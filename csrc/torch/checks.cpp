@@ -20,34 +20,25 @@ std::string shortest(double number) {
   return std::string(digits, end);
 }
 
-// Does an address occur twice? For the layouts whose strides alone do not tell.
-bool repeats_an_address(const at::Tensor& tensor) {
-  int64_t extent = 1;
-  for (int64_t d = 0; d < tensor.dim(); ++d) {
-    extent += (tensor.size(d) - 1) * tensor.stride(d);
-  }
-  std::vector<bool> taken(static_cast<size_t>(extent));
-  std::vector<int64_t> position(static_cast<size_t>(tensor.dim()), 0);
-  int64_t address = 0;
-  for (int64_t remaining = tensor.numel(); remaining > 0; --remaining) {
-    if (taken[static_cast<size_t>(address)]) {
-      return true;
-    }
+// Does an address from here on, in the dimensions from `d` on, occur twice or among `taken`?
+bool repeats_an_address(
+    const at::Tensor& tensor, std::vector<bool>& taken, int64_t d = 0, int64_t address = 0) {
+  if (d == tensor.dim()) {
+    const bool repeated = taken[static_cast<size_t>(address)];
     taken[static_cast<size_t>(address)] = true;
-    for (int64_t d = tensor.dim() - 1; d >= 0; --d) {
-      address += tensor.stride(d);
-      if (++position[static_cast<size_t>(d)] < tensor.size(d)) {
-        break;
-      }
-      address -= tensor.stride(d) * tensor.size(d);
-      position[static_cast<size_t>(d)] = 0;
+    return repeated;
+  }
+  for (int64_t k = 0; k < tensor.size(d); ++k, address += tensor.stride(d)) {
+    if (repeats_an_address(tensor, taken, d + 1, address)) {
+      return true;
     }
   }
   return false;
 }
 
-// Does every dimension step over all that the smaller steps can reach?
-bool steps_over(const at::Tensor& tensor) {
+// Do two elements share an address? None do where every dimension steps over all that the smaller
+// steps can reach; otherwise addresses are compared.
+bool overlaps_itself(const at::Tensor& tensor) {
   std::vector<std::pair<int64_t, int64_t>> steps;
   for (int64_t d = 0; d < tensor.dim(); ++d) {
     if (tensor.size(d) > 1) {
@@ -56,13 +47,13 @@ bool steps_over(const at::Tensor& tensor) {
   }
   std::sort(steps.begin(), steps.end());
   int64_t reach = 0;
+  bool steps_over = true;
   for (const auto& [stride, size] : steps) {
-    if (stride <= reach) {
-      return false;
-    }
+    steps_over = steps_over && stride > reach;
     reach += stride * (size - 1);
   }
-  return true;
+  std::vector<bool> taken(steps_over ? 0 : static_cast<size_t>(reach + 1));
+  return !steps_over && repeats_an_address(tensor, taken);
 }
 
 // The lowest mask index of an element; nothing where symbols decide it.
@@ -140,19 +131,11 @@ void check_args(c10::SymIntArrayRef sizes, const DropoutArgs& args) {
       " for a tensor of shape ", sizes);
 }
 
-void check_mask(
-    c10::SymIntArrayRef sizes,
-    c10::Device device,
-    const at::Tensor& rng_state,
-    const DropoutArgs& args) {
-  check_args(sizes, args);
-  check_rng_state(rng_state, sizes, device);
-}
-
 void check_dropout(
     const at::Tensor& input, const at::Tensor& rng_state, const DropoutArgs& args) {
   check_input(input);
-  check_mask(input.sym_sizes(), input.device(), rng_state, args);
+  check_args(input.sym_sizes(), args);
+  check_rng_state(rng_state, input.sym_sizes(), input.device());
 }
 
 void check_writable(const at::Tensor& tensor) {
@@ -165,7 +148,7 @@ void check_writable(const at::Tensor& tensor) {
     return;
   }
   TORCH_CHECK(
-      steps_over(tensor) || !repeats_an_address(tensor),
+      !overlaps_itself(tensor),
       "dropout: in place on memory that overlaps itself: several elements of the tensor of "
       "sizes ",
       tensor.sizes(), " and strides ", tensor.strides(), " share one memory location");

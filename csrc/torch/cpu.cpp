@@ -49,11 +49,17 @@ void launch(const Task& task, const F& state_of) {
   });
 }
 
-}  // namespace
+at::Tensor empty(at::IntArrayRef size, at::ScalarType dtype, at::Device /*device*/) {
+  return at::detail::empty_cpu(size, dtype);
+}
 
 void draw(const at::Tensor& states, const std::optional<at::Generator>& generator) {
   int64_t* data = states.mutable_data_ptr<int64_t>();
   draw_states(generator, states.numel() / 2, [&](RngState state) { data = write(state, data); });
+}
+
+void reserve(const std::optional<at::Generator>& generator, at::Device /*device*/) {
+  draw_states(generator, 1, [](RngState) {});
 }
 
 void apply(const Task& task, const at::Tensor& rng_state) {
@@ -79,6 +85,13 @@ at::Tensor draw_and_apply(
   const at::Tensor tensor = at::detail::empty_cpu({2}, at::kLong);
   write(state, tensor.mutable_data_ptr<int64_t>());
   return tensor;
+}
+
+}  // namespace
+
+const Backend& backend() {
+  static constexpr Backend kBackend{empty, draw, reserve, apply, draw_and_apply};
+  return kBackend;
 }
 
 void prefer_huge_pages(const at::Tensor& fresh) {

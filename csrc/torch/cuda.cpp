@@ -39,8 +39,6 @@ StateSource draw_source(
   return source;
 }
 
-}  // namespace
-
 at::Tensor empty(at::IntArrayRef size, at::ScalarType dtype, at::Device device) {
   return at::detail::empty_cuda(size, dtype, device, std::nullopt);
 }
@@ -82,6 +80,13 @@ at::Tensor draw_and_apply(
   }
   C10_CUDA_CHECK(launch(task, source, c10::cuda::getCurrentCUDAStream(out.get_device())));
   return state;
+}
+
+}  // namespace
+
+const Backend& backend() {
+  static constexpr Backend kBackend{empty, draw, reserve, apply, draw_and_apply};
+  return kBackend;
 }
 
 }  // namespace dropout::cuda

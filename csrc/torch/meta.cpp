@@ -21,16 +21,4 @@ Tensor dropout(const Tensor& input, const Tensor& rng_state, const DropoutArgs& 
   return at::empty_like(input);
 }
 
-Tensor dropout_mask(
-    c10::SymIntArrayRef size,
-    double p,
-    const Tensor& rng_state,
-    SymStrides mask_strides,
-    c10::SymInt mask_base) {
-  check_mask(
-      size, rng_state.device(), rng_state,
-      {p, mask_strides, std::move(mask_base), /*scale=*/1.0});
-  return at::empty_symint(size, rng_state.options().dtype(at::kBool));
-}
-
 }  // namespace dropout::meta

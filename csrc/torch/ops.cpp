@@ -58,7 +58,7 @@ TORCH_LIBRARY(dropout_ext, m) {
   }
   m.impl("draw", torch::dispatch(DispatchKey::Meta, meta::draw));
   m.impl("dropout", torch::dispatch(DispatchKey::Meta, Flat<meta::dropout>::call));
-  m.impl("dropout_mask", torch::dispatch(DispatchKey::Meta, meta::dropout_mask));
+  m.impl("dropout_mask", torch::dispatch(DispatchKey::Meta, device::dropout_mask));
   m.impl("draw_traced", torch::dispatch(DispatchKey::CompositeExplicitAutograd, draw_traced));
   m.impl(
       "dropout",

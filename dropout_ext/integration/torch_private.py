@@ -57,6 +57,8 @@ PURPOSES = {
     "torch.Tensor._maybe_max_seqlen": "nested tensors: the cached greatest length",
     "operator._schema": "models: whether an operator drops in a call",
     "function._dynamo_marked_constant": "tracing: a number for a generator, a factor for p",
+    "torch._dynamo.comptime.comptime": "tracing: a generator is registered",
+    "ComptimeVar._i_will_not_complain_if_bc_breaks_VariableTracker": "tracing: a generator",
 }
 
 # The key of a node's "custom" metadata to which torch.autograd.graph writes an annotated budget.
@@ -75,6 +77,20 @@ def assume_constant_result(function: Function) -> Function:
 def argument_names(operator: Any) -> list[str]:
     """Those of an operator of torch.ops, in order."""
     return [argument.name for argument in operator._schema.arguments]
+
+
+def when_traced(function: Callable[[Any], None]) -> None:
+    """Calls ``function(context)`` while Dynamo traces this; the graph has nothing of it."""
+    from torch._dynamo.comptime import comptime  # not before: importing Dynamo is slow
+
+    comptime(function)
+
+
+def local_of_caller(context: Any, name: str) -> Any:
+    """The object from outside of traced code that is this local variable where `when_traced` is
+    called."""
+    variable = context.get_local(name, stacklevel=1)
+    return variable._i_will_not_complain_if_bc_breaks_VariableTracker().value
 
 
 def jagged_layout(nested: Any) -> dict[str, Any]:
@@ -108,6 +124,8 @@ __all__ = [
     "functorch_config",
     "get_current_meta",
     "jagged_layout",
+    "local_of_caller",
     "top_saved_tensors_hooks",
     "unwrap_batched",
+    "when_traced",
 ]

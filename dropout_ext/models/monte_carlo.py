@@ -101,12 +101,13 @@ def mc_predict(
 
 
 def _running(once: Callable[[], Tensor], samples: int) -> Prediction:
-    """Welford's algorithm: two tensors of state, whatever the number of samples."""
-    mean = once()
+    """Welford's algorithm: two tensors of state, in float32 or wider, however many samples."""
+    first = once()
+    mean = first.to(torch.promote_types(first.dtype, torch.float32))
     squares = torch.zeros_like(mean)
     for n in range(2, samples + 1):
         output = once()
         deviation = output - mean
         mean = mean + deviation / n
         squares = squares + deviation * (output - mean)
-    return Prediction(mean, (squares / (samples - 1)).sqrt())
+    return Prediction(mean.to(first.dtype), (squares / (samples - 1)).sqrt().to(first.dtype))

@@ -39,6 +39,14 @@ def test_sizes(emulator: Emulator, dtype: torch.dtype) -> None:
         check(emulator, random_bits((size,), dtype), 0.3, (2, 3), f"size {size}")
 
 
+@pytest.mark.parametrize("begin", range(1, 8))
+def test_rows_that_begin_anywhere(emulator: Emulator, dtype: torch.dtype, begin: int) -> None:
+    """Into aligned memory: packs of input that end in the next lane's, also between two tiles."""
+    for size in (7, 256, 511, 513, 1029):
+        x = random_bits((begin + size,), dtype)[begin:]
+        check(emulator, x, 0.3, (2, 3), f"size {size} from {begin}")
+
+
 @pytest.mark.parametrize(
     "p", [p for p in cases.PROBABILITIES if 0 < reference.threshold(p) < 2**32]
 )

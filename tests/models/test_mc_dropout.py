@@ -103,3 +103,14 @@ def test_errors() -> None:
         mc_predict(torch.sin, torch.ones(3))
     with pytest.raises(TypeError, match="must return a tensor, but got tuple"):
         mc_predict(nn.LSTM(3, 3), torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_statistics_of_16_bits(dtype: torch.dtype) -> None:
+    """Sums of many passes in 16 bits would stand still, or overflow: 200 times 100^2."""
+    torch.manual_seed(0)
+    model = dropout_ext.Dropout(0.1)
+    mean, std = dropout_ext.mc_predict(model, torch.full((1000,), 100.0, dtype=dtype), samples=200)
+    assert mean.dtype == std.dtype == dtype
+    assert abs(mean.float().mean() - 100) < 0.5
+    assert abs(std.float().mean() - 100 / 3) < 0.5

@@ -164,6 +164,13 @@ _CUDA = (
         (_EMULATION,),
     ),
     Mutation(
+        "CUDA: the last lane asks for the first lane's pack of the same access",
+        "csrc/kernels/cuda/row.cuh",
+        "lane == 0 ? packs[j + 1] : packs[j]",
+        "packs[j]",
+        (f"{_EMULATION}::test_rows_that_begin_anywhere",),
+    ),
+    Mutation(
         "CUDA: a run that begins inside a block ends one block early",
         "csrc/kernels/cuda/strided.cuh",
         "b * kBlock < shift + count",

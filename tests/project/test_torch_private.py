@@ -59,8 +59,17 @@ def operator() -> Any:
     return torch.ops.aten.add.Tensor
 
 
+def traced_variable() -> Any:
+    return importlib.import_module("torch._dynamo.comptime").ComptimeVar
+
+
 # What has the attribute, if no module.
-INSTANCES = {"function": marked, "torch.Tensor": jagged, "operator": operator}
+INSTANCES = {
+    "function": marked,
+    "torch.Tensor": jagged,
+    "operator": operator,
+    "ComptimeVar": traced_variable,
+}
 
 
 @pytest.mark.parametrize("name", PURPOSES)

@@ -45,9 +45,13 @@ class Launch {
     const Dim& inner = map_.dims[0];
     const bool dense = inner.in == 1 && inner.out == 1;
     const bool row = dense && inner.mask == 1;
-    if (row && map_.ndim == 1 && aligned(kWidth<T>) && map_.base % kBlock == 0) {
+    const bool whole = map_.ndim == 1 && number(call_.y) % kWidth<T> == 0;
+    if (row && whole && map_.base % kBlock == 0) {
       const int64_t tiles = divide_up(inner.size, kTile<T>);
-      return start_warps(dropout_row<Rule>, tiles, inner.size, map_.base / kBlock);
+      const bool shifted = number(call_.x) % kWidth<T> != 0;
+      return start_warps(
+          shifted ? dropout_row<Rule, true> : dropout_row<Rule, false>, tiles, inner.size,
+          map_.base / kBlock);
     }
     if (map_.numel() > kMostElements) {
       return run_halves();
