@@ -137,7 +137,7 @@ def warn_if_not_restored(stacklevel: int) -> None:
 
 def register() -> None:
     """From now on, functions that are checkpointed repeat their draws and modes."""
-    forward = CheckpointFunction.forward
+    forward: Callable[..., Any] = CheckpointFunction.forward
 
     @functools.wraps(checkpoint_entry)
     def without_reentrant(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Iterator[None]:
@@ -154,4 +154,4 @@ def register() -> None:
         return outputs
 
     setattr(torch.utils.checkpoint, checkpoint_entry.__name__, without_reentrant)
-    CheckpointFunction.forward = staticmethod(reentrant)
+    CheckpointFunction.forward = staticmethod(reentrant)  # type: ignore[method-assign]

@@ -9,6 +9,7 @@ from torch import nn
 from dropout_ext import modules
 from dropout_ext.integration.torch_private import TorchDropout
 from dropout_ext.models.namesakes import namesakes
+from dropout_ext.models.redirected import Redirected
 
 _OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Dropout: modules.Dropout,
@@ -49,7 +50,8 @@ def inner_probability(module: nn.Module) -> float:
 
 
 def dropouts(model: nn.Module) -> Iterator[nn.Module]:
-    """Every module that drops something by its training flag: ours and torch's."""
+    """Every module that drops something by its training flag, also in a function it calls."""
+    by_class = modules.DropoutModule | TorchDropout | Redirected
     for module in model.modules():
-        if isinstance(module, modules.DropoutModule | TorchDropout) or inner_probability(module):
+        if isinstance(module, by_class) or inner_probability(module):
             yield module

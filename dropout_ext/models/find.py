@@ -42,7 +42,7 @@ def find_torch_dropout(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str,
 
 class _Watch(TorchDispatchMode):
     def __init__(self, found: dict[str, list[str]]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found, self.within = found, [""]
 
     def enter(self, name: str, *_: object) -> None:

@@ -18,12 +18,19 @@ class Redirected:
     dropout_attention: Attention = "auto"
 
 
-@functools.cache
+_made: dict[type[nn.Module], type[nn.Module]] = {}
+
+
 def redirected(cls: type[nn.Module]) -> type[nn.Module]:
     """The subclass whose forward, in training, runs under :class:`redirect_torch_dropout`.
 
-    It goes by the name of its base, for libraries that look at names, and pickles as one.
+    There is one of each class. It goes by the name of its base, for libraries that look at names,
+    and pickles as one.
     """
+    return _made.get(cls) or _made.setdefault(cls, _make(cls))
+
+
+def _make(cls: type[nn.Module]) -> type[nn.Module]:
 
     @functools.wraps(cls.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -58,4 +65,4 @@ def _unpickle(make: Any, cls: type[nn.Module], *rest: Any) -> Any:
 def without_redirection(cls: type[nn.Module]) -> type[nn.Module]:
     """The class that :func:`redirected` was made from."""
     _, base = cls.__bases__
-    return base  # type: ignore[no-any-return]
+    return base
