@@ -4,13 +4,14 @@ from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
-from torch.overrides import handle_torch_function, has_torch_function_unary
+from torch.overrides import has_torch_function_unary
 
 from dropout_ext import _C
 from dropout_ext.functional.apply import PLAIN, apply, unchanged
 from dropout_ext.functional.checks import UPSCALE, check_floating, check_mode, check_probability
 from dropout_ext.functional.index_map import Shard
 from dropout_ext.functional.mask import Kept, Mask, mask_indices
+from dropout_ext.functional.override import overridden
 from dropout_ext.functional.state import check_rng_state, check_source, source_of
 
 
@@ -71,9 +72,8 @@ def dropout(
     """
     # What `overridable` does, without the time of a second call.
     if has_torch_function_unary(input):
-        return handle_torch_function(
+        return overridden(  # type: ignore[no-any-return]
             dropout,
-            (input,),
             input,
             p,
             training,

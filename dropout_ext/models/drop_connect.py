@@ -21,8 +21,14 @@ class DropConnect(DropoutModule):
         generator: takes the place of the default generator of the parameter's device.
     """
 
-    def forward(self, weight: Tensor) -> Tensor:
-        return F.dropout(weight, self.p, self.training, generator=self.generator)
+    def forward(self, weight: Tensor, *, rng_state: Tensor | None = None) -> Tensor:
+        return F.dropout(
+            weight,
+            self.p,
+            self.training,
+            generator=self.generator if rng_state is None else None,
+            rng_state=rng_state,
+        )
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """An assignment to the tensor sets its unmasked value."""

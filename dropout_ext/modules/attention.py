@@ -5,6 +5,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from dropout_ext import functional as F
+from dropout_ext.integration.fx import leaf, module_call
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -25,6 +26,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         if generator is not None:
             self.generator = generator
 
+    @leaf
     def forward(
         self,
         query: Tensor,
@@ -44,6 +46,8 @@ class MultiheadAttention(nn.MultiheadAttention):
             "average_attn_weights": average_attn_weights,
             "is_causal": is_causal,
         }
+        if (call := module_call(query, key, value, **masks)) is not None:
+            return call  # type: ignore[return-value]  # a proxy, which torch.fx unpacks
         if not self.training or self.dropout == 0.0:
             return super().forward(query, key, value, **masks)
         if query.is_nested or key.is_nested or value.is_nested:

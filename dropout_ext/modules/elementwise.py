@@ -6,6 +6,7 @@ from torch import Generator, Tensor, nn
 
 from dropout_ext import functional as F
 from dropout_ext.functional.checks import UPSCALE, check_mode
+from dropout_ext.integration.fx import leaf
 from dropout_ext.modules.base import TorchDropout
 
 
@@ -49,13 +50,15 @@ class Dropout(TorchDropout, nn.Dropout):
         if mode != UPSCALE:
             self.mode = mode
 
-    def forward(self, input: Tensor) -> Tensor:
+    @leaf
+    def forward(self, input: Tensor, *, rng_state: Tensor | None = None) -> Tensor:
         return F.dropout(
             input,
             self.p,
             self.training,
             self.inplace,
-            generator=self.generator,
+            generator=self.generator if rng_state is None else None,
+            rng_state=rng_state,
             broadcast_dims=self.broadcast_dims,
             mode=self.mode,
         )
