@@ -14,7 +14,7 @@ check_torch_version(_build.TORCH_VERSION, torch.__version__)
 
 from dropout_ext import functional, integration  # noqa: E402
 from dropout_ext._info import build_info  # noqa: E402
-from dropout_ext.functional.state import rng_state  # noqa: E402
+from dropout_ext.functional.state import draw_rng_state, fold_in, rng_state  # noqa: E402
 from dropout_ext.models import (  # noqa: E402
     ConversionReport,
     DropConnect,
@@ -59,7 +59,9 @@ __all__ = [
     "StochasticDepth",
     "build_info",
     "convert_dropout",
+    "draw_rng_state",
     "drop_connect",
+    "fold_in",
     "functional",
     "mc_dropout",
     "mc_predict",

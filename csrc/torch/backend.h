@@ -24,11 +24,16 @@ using DrawAndApply = at::Tensor(
     const std::optional<at::Generator>& generator,
     bool want_state);
 
+// `folded`: (seed, offset) of each state and its number, all contiguous.
+using FoldInTo =
+    void(const at::Tensor& rng_states, const at::Tensor& numbers, const at::Tensor& folded);
+
 namespace cpu {
 
 Draw draw;
 Apply apply;
 DrawAndApply draw_and_apply;
+FoldInTo fold_in;
 
 // Asks for large pages for memory that was just allocated and not yet touched. The system maps
 // such memory when it is first written, page by page, which for large results takes longer than
@@ -43,6 +48,7 @@ namespace cuda {
 Draw draw;
 Apply apply;
 DrawAndApply draw_and_apply;
+FoldInTo fold_in;
 
 at::Tensor empty(at::IntArrayRef size, at::ScalarType dtype, at::Device device);
 

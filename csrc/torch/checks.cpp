@@ -113,6 +113,26 @@ void check_rng_state(const at::Tensor& rng_state, c10::SymIntArrayRef sizes, c10
       device, ", but got ", rng_state.device());
 }
 
+void check_fold_in(const at::Tensor& rng_state, const at::Tensor& number) {
+  for (const at::Tensor* tensor : {&rng_state, &number}) {
+    TORCH_CHECK_TYPE(
+        tensor->scalar_type() == at::kLong && tensor->layout() == at::kStrided,
+        "fold_in: rng_state and number must be int64, but got ", rng_state.scalar_type(), " and ",
+        number.scalar_type());
+  }
+  const auto shape = rng_state.sym_sizes();
+  TORCH_CHECK_VALUE(
+      !shape.empty() && shape.back() == 2 &&
+          number.sym_sizes() == shape.slice(0, shape.size() - 1),
+      "fold_in: rng_state must have shape [2] (seed, offset) and number shape [], or [*batch, 2] "
+      "and [*batch], but got ",
+      shape, " and ", number.sym_sizes());
+  TORCH_CHECK(
+      rng_state.device() == number.device(),
+      "fold_in: number must be on the device of rng_state, ", rng_state.device(), ", but got ",
+      number.device());
+}
+
 void check_generator(const std::optional<at::Generator>& generator, c10::Device device) {
   if (!generator.has_value() || !generator->defined()) {
     return;

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "core/fold_in.h"
 #include "kernels/cpu/kernel.h"
 #include "torch/backend.h"
 #include "torch/parallel.h"
@@ -79,6 +80,16 @@ at::Tensor draw_and_apply(
   const at::Tensor tensor = at::detail::empty_cpu({2}, at::kLong);
   write(state, tensor.mutable_data_ptr<int64_t>());
   return tensor;
+}
+
+void fold_in(const at::Tensor& rng_states, const at::Tensor& numbers, const at::Tensor& folded) {
+  const int64_t* state = rng_states.const_data_ptr<int64_t>();
+  const int64_t* number = numbers.const_data_ptr<int64_t>();
+  int64_t* data = folded.mutable_data_ptr<int64_t>();
+  for (int64_t k = 0; k < numbers.numel(); ++k, state += 2) {
+    const RngState parent{static_cast<uint64_t>(state[0]), static_cast<uint64_t>(state[1])};
+    data = write(dropout::fold_in(parent, static_cast<uint64_t>(number[k])), data);
+  }
 }
 
 void prefer_huge_pages(const at::Tensor& fresh) {

@@ -30,6 +30,10 @@ at::Tensor draw_and_apply(
   refuse();
 }
 
+void fold_in(const at::Tensor&, const at::Tensor&, const at::Tensor&) {
+  refuse();
+}
+
 at::Tensor empty(at::IntArrayRef, at::ScalarType, at::Device) {
   refuse();
 }

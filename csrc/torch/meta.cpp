@@ -33,4 +33,9 @@ Tensor dropout_mask(
   return at::empty_symint(size, rng_state.options().dtype(at::kBool));
 }
 
+Tensor fold_in(const Tensor& rng_state, const Tensor& number) {
+  check_fold_in(rng_state, number);
+  return at::empty_symint(rng_state.sym_sizes(), rng_state.options());
+}
+
 }  // namespace dropout::meta

@@ -64,6 +64,8 @@ using DropoutMask = Tensor(
     SymStrides mask_strides,
     c10::SymInt mask_base);
 
+using FoldIn = Tensor(const Tensor& rng_state, const Tensor& number);
+
 template <class Signature>
 c10::TypedOperatorHandle<Signature> find_operator(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
@@ -100,6 +102,7 @@ namespace meta {
 Tensor draw(const Tensor& input, c10::SymIntArrayRef batch, Generator generator);
 Dropout dropout;
 DropoutMask dropout_mask;
+FoldIn fold_in;
 
 }  // namespace meta
 
@@ -120,6 +123,7 @@ namespace device {
 Tensor draw(const Tensor& input, at::IntArrayRef batch, Generator generator);
 Dropout dropout;
 DropoutMask dropout_mask;
+FoldIn fold_in;
 
 // Memory for the result, laid out as at::empty_like has it.
 Tensor empty_output(const Tensor& input);

@@ -102,6 +102,14 @@ def _dropout_mask(
     return _ops.dropout_mask(size, p, states, mask_strides=strides, mask_base=mask_base), 0
 
 
+def _fold_in(info: Any, in_dims: Any, rng_state: Tensor, number: Tensor) -> tuple[Tensor, int]:
+    arguments = (
+        leading(tensor, dim, info.batch_size)
+        for tensor, dim in zip((rng_state, number), in_dims, strict=True)
+    )
+    return _ops.fold_in(*arguments), 0
+
+
 def register(library: torch.library.Library) -> None:
     """Registers the rules for as long as the library lives."""
     # A draw gets its rule for the mode, not for batched tensors: each sample gets a mask of its
@@ -110,3 +118,4 @@ def register(library: torch.library.Library) -> None:
         library.impl(op.__name__, functools.partial(_draw, op), "FuncTorchVmapMode")
     torch.library.register_vmap("dropout_ext::dropout", _dropout, lib=library)
     torch.library.register_vmap("dropout_ext::dropout_mask", _dropout_mask, lib=library)
+    torch.library.register_vmap("dropout_ext::fold_in", _fold_in, lib=library)

@@ -6,6 +6,7 @@ that writes to an argument its schema calls pure; a random op that a compiler ta
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.helpers.compare import state
 from tests.helpers.operators import dropout_
 
 ops = torch.ops.dropout_ext
-OPS = ("draw", "draw_traced", "dropout", "dropout_mask")
+OPS = ("draw", "draw_traced", "dropout", "dropout_mask", "fold_in")
 DTYPES = [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.thorough)]
 
 
@@ -56,6 +57,12 @@ def test_opcheck_dropout_mask(device: torch.device) -> None:
     opcheck(ops.dropout_mask.default, ([6, 7], 0.4, state((1, 2), device)), kwargs)
 
 
+@pytest.mark.parametrize("batch", [(), (3,), (2, 0)])
+def test_opcheck_fold_in(device: torch.device, batch: tuple[int, ...]) -> None:
+    states = torch.arange(2 * math.prod(batch), device=device).view(*batch, 2)
+    opcheck(ops.fold_in.default, (states, torch.ones(batch, dtype=torch.int64, device=device)))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck_draw(device: torch.device, dtype: torch.dtype) -> None:
     opcheck(ops.draw.default, (torch.ones(3, dtype=dtype, device=device),))
@@ -86,6 +93,7 @@ def test_schemas() -> None:
         "Tensor? after=None) -> Tensor",
         f"dropout_ext::dropout(Tensor input, float p, Tensor rng_state{linear}) -> Tensor",
         f"dropout_ext::dropout_mask(SymInt[] size, float p, Tensor rng_state{tail}) -> Tensor",
+        "dropout_ext::fold_in(Tensor rng_state, Tensor number) -> Tensor",
     }
 
 
@@ -94,7 +102,7 @@ def test_only_the_draw_is_random() -> None:
     random = torch.Tag.nondeterministic_seeded
     assert random in ops.draw.default.tags
     assert random in ops.draw_traced.default.tags
-    for op in (ops.dropout.default, ops.dropout_mask.default):
+    for op in (ops.dropout.default, ops.dropout_mask.default, ops.fold_in.default):
         assert random not in op.tags
 
 
