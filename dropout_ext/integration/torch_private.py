@@ -23,6 +23,7 @@ from torch._functorch.vmap import unwrap_batched
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
 from torch.fx.traceback import get_current_meta
 from torch.nn.modules.dropout import _DropoutNd as TorchDropout
+from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import SAC_IGNORED_OPS
 from torch.utils.checkpoint import _checkpoint_hook as checkpoint_hook
 
@@ -41,6 +42,7 @@ PURPOSES = {
     "torch.fx.experimental.proxy_tensor.ProxyTorchDispatchMode": "tracing: how a draw is recorded",
     "torch.fx.traceback.get_current_meta": "tracing: the annotated memory budget",
     "torch.nn.modules.dropout._DropoutNd": "models: what is a dropout of torch",
+    "torch.utils._pytree": "models: outputs that are trees of tensors",
     "torch.utils.checkpoint.SAC_IGNORED_OPS": "tracing: a checkpoint keeps its draws",
     "torch.utils.checkpoint._checkpoint_hook": "a draw sees that it is checkpointed",
     "torch.Tensor._ragged_idx": "nested tensors: the jagged dimension",
@@ -86,6 +88,7 @@ __all__ = [
     "functorch_config",
     "get_current_meta",
     "jagged_layout",
+    "pytree",
     "top_saved_tensors_hooks",
     "unwrap_batched",
 ]

@@ -33,8 +33,9 @@ def _draw(op: Any, input: Tensor, *, batch: Sequence[int] | None = None, **sourc
     randomness = interpreter.randomness()
     if randomness == "error":
         raise RuntimeError(
-            "vmap: called dropout while in randomness error mode. Please either use the 'same' or "
-            "'different' randomness flags on vmap, or pass rng_state"
+            "vmap: called random operation while in randomness error mode. Please either use the "
+            "'same' or 'different' randomness flags on vmap or perform the randomness operation "
+            "out of vmap. The operation is a dropout: it is pure if it gets an rng_state"
         )
     (inner,), _ = unwrap_batched((input,), interpreter.level())
     batch = tuple(batch or ())
