@@ -75,16 +75,19 @@ def _dropout(
     info: Any,
     in_dims: Any,
     input: Tensor,
-    p: float,
+    p: float | Tensor,
     rng_state: Tensor,
     *,
     mask_strides: list[int] | None = None,
+    op: Any = _ops.dropout,
     **linear: Any,
 ) -> tuple[Tensor, int]:
+    if in_dims[1] is not None:
+        raise RuntimeError("vmap: dropout of samples with a p each is not supported")
     input, rng_state, mask_strides, dim = _dropout_arguments(
         info, in_dims, input, rng_state, mask_strides
     )
-    return _ops.dropout(input, p, rng_state, mask_strides=mask_strides, **linear), dim
+    return op(input, p, rng_state, mask_strides=mask_strides, **linear), dim
 
 
 def _dropout_mask(
@@ -118,5 +121,8 @@ def register(library: torch.library.Library) -> None:
     for op in (_ops.draw, _ops.draw_traced):
         library.impl(op.__name__, functools.partial(_draw, op), "FuncTorchVmapMode")
     torch.library.register_vmap("dropout_ext::dropout", _dropout, lib=library)
+    torch.library.register_vmap(
+        "dropout_ext::dropout_p", functools.partial(_dropout, op=_ops.dropout_p), lib=library
+    )
     torch.library.register_vmap("dropout_ext::dropout_mask", _dropout_mask, lib=library)
     torch.library.register_vmap("dropout_ext::fold_in", _fold_in, lib=library)
