@@ -29,6 +29,10 @@ struct Backend {
       const at::Tensor& out,
       const std::optional<at::Generator>& generator,
       bool want_state);
+
+  // `folded`: (seed, offset) of each state and its number, all contiguous.
+  void (*fold_in)(
+      const at::Tensor& rng_states, const at::Tensor& numbers, const at::Tensor& folded);
 };
 
 namespace cpu {

@@ -20,6 +20,11 @@ std::string shortest(double number) {
   return std::string(digits, end);
 }
 
+std::string described(const SymStrides& mask_strides) {
+  return mask_strides.has_value() ? c10::str(" and mask_strides ", *mask_strides, " give ")
+                                  : " gives ";
+}
+
 // Does an address from here on, in the dimensions from `d` on, occur twice or among `taken`?
 bool repeats_an_address(
     const at::Tensor& tensor, std::vector<bool>& taken, int64_t d = 0, int64_t address = 0) {
@@ -104,6 +109,33 @@ void check_rng_state(const at::Tensor& rng_state, c10::SymIntArrayRef sizes, c10
       device, ", but got ", rng_state.device());
 }
 
+void check_p(const at::Tensor& p) {
+  TORCH_CHECK_TYPE(
+      p.dim() == 0 && !p.is_complex(),
+      "dropout: p must be a number or a real tensor without dimensions, but got ",
+      p.scalar_type(), " of shape ", p.sym_sizes());
+}
+
+void check_fold_in(const at::Tensor& rng_state, const at::Tensor& number) {
+  for (const at::Tensor* tensor : {&rng_state, &number}) {
+    TORCH_CHECK_TYPE(
+        tensor->scalar_type() == at::kLong && tensor->layout() == at::kStrided,
+        "fold_in: rng_state and number must be int64, but got ", rng_state.scalar_type(), " and ",
+        number.scalar_type());
+  }
+  const auto shape = rng_state.sym_sizes();
+  TORCH_CHECK_VALUE(
+      !shape.empty() && shape.back() == 2 &&
+          number.sym_sizes() == shape.slice(0, shape.size() - 1),
+      "fold_in: rng_state must have shape [2] (seed, offset) and number shape [], or [*batch, 2] "
+      "and [*batch], but got ",
+      shape, " and ", number.sym_sizes());
+  TORCH_CHECK(
+      rng_state.device() == number.device(),
+      "fold_in: number must be on the device of rng_state, ", rng_state.device(), ", but got ",
+      number.device());
+}
+
 void check_generator(const std::optional<at::Generator>& generator, c10::Device device) {
   if (!generator.has_value() || !generator->defined()) {
     return;
@@ -126,9 +158,7 @@ void check_args(c10::SymIntArrayRef sizes, const DropoutArgs& args) {
   const auto lowest = lowest_mask_index(sizes, args);
   TORCH_CHECK_VALUE(
       lowest.value_or(0) >= 0, "dropout: mask indices must not be negative, but mask_base ",
-      args.mask_base, args.mask_strides.has_value() ? " and mask_strides " : "",
-      args.mask_strides.value_or(c10::SymIntArrayRef()), " give ", *lowest,
-      " for a tensor of shape ", sizes);
+      args.mask_base, described(args.mask_strides), *lowest, " for a tensor of shape ", sizes);
 }
 
 void check_dropout(

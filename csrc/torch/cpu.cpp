@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "core/fold_in.h"
 #include "kernels/cpu/kernel.h"
 #include "torch/backend.h"
 #include "torch/parallel.h"
@@ -87,10 +88,20 @@ at::Tensor draw_and_apply(
   return tensor;
 }
 
+void fold_in(const at::Tensor& rng_states, const at::Tensor& numbers, const at::Tensor& folded) {
+  const int64_t* state = rng_states.const_data_ptr<int64_t>();
+  const int64_t* number = numbers.const_data_ptr<int64_t>();
+  int64_t* data = folded.mutable_data_ptr<int64_t>();
+  for (int64_t k = 0; k < numbers.numel(); ++k, state += 2) {
+    const RngState parent{static_cast<uint64_t>(state[0]), static_cast<uint64_t>(state[1])};
+    data = write(dropout::fold_in(parent, static_cast<uint64_t>(number[k])), data);
+  }
+}
+
 }  // namespace
 
 const Backend& backend() {
-  static constexpr Backend kBackend{empty, draw, reserve, apply, draw_and_apply};
+  static constexpr Backend kBackend{empty, draw, reserve, apply, draw_and_apply, fold_in};
   return kBackend;
 }
 

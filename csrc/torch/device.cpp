@@ -204,4 +204,15 @@ Tensor dropout_mask(
   return out;
 }
 
+Tensor fold_in(const Tensor& rng_state, const Tensor& number) {
+  check_fold_in(rng_state, number);
+  const Tensor folded = at::empty(rng_state.sizes(), rng_state.options());
+  if (folded.numel() != 0) {
+    const Tensor from = rng_state.contiguous();
+    const Tensor numbers = number.contiguous();
+    backend_of(folded).fold_in(from, numbers, folded);
+  }
+  return folded;
+}
+
 }  // namespace dropout::device

@@ -63,6 +63,17 @@ using DropoutOfKeys = Tensor(
     const Tensor& rng_state,
     const DropoutArgs& args);
 
+using DropoutP = Tensor(
+    const Tensor& input,
+    const Tensor& p,
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill);
+using FoldIn = Tensor(const Tensor& rng_state, const Tensor& number);
+
 template <class Signature>
 c10::TypedOperatorHandle<Signature> find_operator(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
@@ -90,8 +101,13 @@ namespace meta {
 
 Tensor draw(const Tensor& input, c10::SymIntArrayRef batch, Generator generator);
 Dropout dropout;
+FoldIn fold_in;
+DropoutP dropout_p;
 
 }  // namespace meta
+
+// `dropout` whose p is a tensor without dimensions.
+DropoutP dropout_p;
 
 // `draw` in compiled graphs.
 Tensor draw_traced(
@@ -109,6 +125,7 @@ namespace device {
 
 Tensor draw(const Tensor& input, at::IntArrayRef batch, Generator generator);
 Dropout dropout;
+FoldIn fold_in;
 
 // The mask alone, on the device of `rng_state`, which may be Meta's.
 Tensor dropout_mask(

@@ -6,6 +6,7 @@ from torch import Generator, Tensor, nn
 
 from dropout_ext import functional as F
 from dropout_ext.functional.attention_choice import Attention, attention_is_ours, check_attention
+from dropout_ext.integration.fx import leaf, module_call
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -40,6 +41,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         if attention is not True:
             self.attention = attention
 
+    @leaf
     def forward(
         self,
         query: Tensor,
@@ -59,6 +61,8 @@ class MultiheadAttention(nn.MultiheadAttention):
             "average_attn_weights": average_attn_weights,
             "is_causal": is_causal,
         }
+        if (call := module_call(query, key, value, **masks)) is not None:
+            return call  # type: ignore[return-value]  # a proxy, which torch.fx unpacks
         ours = self.training and attention_is_ours(self.attention, query)
         if not ours or self.dropout == 0.0:
             return super().forward(query, key, value, **masks)

@@ -153,6 +153,14 @@ def test_host_state_is_written_down(emulator: Emulator) -> None:
     assert torch.equal(emulator.write_states(state((-1, 5)), 0, False, 1), state((-1, 5))[None])
 
 
+@pytest.mark.parametrize("count", [1, 300, 70_000])
+def test_fold_in(emulator: Emulator, count: int) -> None:
+    states = torch.stack([torch.arange(count) - 5, torch.arange(count) << 33], 1)
+    numbers = torch.arange(count) * 2**50 - 3
+    expected = torch.ops.dropout_ext.fold_in(states, numbers)
+    assert torch.equal(emulator.fold_in(states, numbers), expected)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(8,), (70,), (9, 64), (9, 130)])
 def test_samples(emulator: Emulator, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
