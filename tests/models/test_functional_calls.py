@@ -401,3 +401,18 @@ def test_revert_names_a_subclass_of_ours() -> None:
     report = dropout_ext.ConversionReport()
     dropout_ext.revert_dropout(nn.Sequential(Ours(4, 2, dropout=0.1)), report=report)
     assert "Ours" in report.unchanged["0"]
+
+
+def test_no_mode_in_evaluation() -> None:
+    """It costs, and torch leaves its fused inference for any mode."""
+    modes: list[int] = []
+
+    class Looking(ByModule):
+        def forward(self, x: Tensor) -> Tensor:
+            modes.append(len(torch.overrides._get_current_function_mode_stack()))
+            return super().forward(x)
+
+    model = dropout_ext.convert_dropout(Looking())
+    for training in (True, False):
+        model.train(training)(torch.ones(2, 6))
+    assert modes == [1, 0]

@@ -309,7 +309,7 @@ def test_redirection_of_the_function() -> None:
     call = arguments(dropout_p=0.5)
     generator = torch.Generator().manual_seed(3)
     expected = ours(**call, generator=generator)
-    with dropout_ext.redirect_torch_dropout(generator.manual_seed(3)):
+    with dropout_ext.redirect_torch_dropout(generator=generator.manual_seed(3)):
         found = theirs(**call)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
