@@ -164,7 +164,7 @@ void softmax_dropout(const ScoreBlock<C>& block, const RunningSoftmax<C>& runnin
       sum += weight;
       store(scores + j, Wide<C>::keep(keep, weight));
     });
-    std::fill(scores + n, scores + block.columns, C{0});
+    std::fill(scores + n, scores + padded(block.columns), C{0});
     const C rescale = before == max ? C{1} : std::exp(before - max);
     running.rescale[row] = rescale;
     running.sum[row] = running.sum[row] * rescale + sum_of<C>(sum);
@@ -183,8 +183,8 @@ void softmax_dropout_backward(
       store(scores + j, Wide<C>::keep(keep, weight));
       store(slope + j, weight * (Wide<C>::keep(keep, load(slope + j)) - dot));
     });
-    std::fill(scores + n, scores + block.columns, C{0});
-    std::fill(slope + n, slope + block.columns, C{0});
+    std::fill(scores + n, scores + padded(block.columns), C{0});
+    std::fill(slope + n, slope + padded(block.columns), C{0});
   });
 }
 
