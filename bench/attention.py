@@ -180,8 +180,9 @@ def peak_table(peaks: Sequence[Record]) -> pd.DataFrame:
     frame = as_frame(peaks)
     frame["peak"] = frame["peak_bytes"].map(lambda size: f"{size / 2**20:,.1f} MiB")
     lines = frame.pivot(index=["dtype", "variant"], columns="candidate", values="peak")
-    shown: pd.DataFrame = lines[[OURS, WITHOUT]].rename_axis(columns=None).reset_index()
-    return shown.rename(columns={"variant": "attention"})
+    lines = lines[[OURS, WITHOUT]].rename_axis(columns=None).reset_index()
+    shown: pd.DataFrame = lines.rename(columns={"variant": "attention"})
+    return shown
 
 
 def judge(records: Sequence[Record], peaks: Sequence[Record]) -> list[dict[str, Any]]:

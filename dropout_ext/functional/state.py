@@ -97,7 +97,7 @@ def check_source(input: Tensor, generator: Generator | None, rng_state: Tensor |
     if generator is not None:
         _check_generator(generator, input, rng_state)
         if not torch.compiler.is_compiling():
-            warn_if_not_restored(generator, stacklevel=4)
+            warn_if_not_restored(generator)
     if rng_state is not None:
         check_rng_state(rng_state)
 

@@ -1,5 +1,6 @@
 """``torch.utils.checkpoint``: what it restores before it runs a forward pass again."""
 
+import sys
 import warnings
 
 import torch
@@ -10,7 +11,17 @@ from dropout_ext.integration.torch_private import checkpoint_hook, top_saved_ten
 _PACKED_BY = f"{checkpoint_hook.__qualname__}."
 
 
-def warn_if_not_restored(generator: Generator, stacklevel: int) -> None:
+def _level_of_user() -> int:
+    """Of the innermost frame that is neither torch's nor ours, for the function that warns."""
+    level, frame = 0, sys._getframe(1)
+    while frame.f_globals.get("__name__", "").partition(".")[0] in ("dropout_ext", "torch"):
+        if frame.f_back is None:
+            break
+        level, frame = level + 1, frame.f_back
+    return level + 1
+
+
+def warn_if_not_restored(generator: Generator) -> None:
     """UserWarning for a draw from a generator that checkpointing will not restore.
 
     Checkpointing shows by the hook that packs what is saved for backward. Nothing shows with
@@ -18,7 +29,6 @@ def warn_if_not_restored(generator: Generator, stacklevel: int) -> None:
 
     Args:
         generator: drawn from now. Checkpointing restores the default generators alone.
-        stacklevel: of the warning, counted from the caller of this function.
     """
     if generator is torch.default_generator or generator in torch.cuda.default_generators:
         return
@@ -30,5 +40,5 @@ def warn_if_not_restored(generator: Generator, stacklevel: int) -> None:
             "the forward pass again: that pass will have another mask, and the gradients will be "
             "wrong. Pass rng_state instead (or restore the generator by context_fn, and ignore "
             "this warning)",
-            stacklevel=stacklevel + 1,
+            stacklevel=_level_of_user(),
         )

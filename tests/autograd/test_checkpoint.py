@@ -55,8 +55,18 @@ def test_generator_is_warned_of(device: torch.device) -> None:
     F.dropout(x, generator=generator)
     default = torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[0]
     checkpoint(lambda t: F.dropout(t, generator=default), x, use_reentrant=False)
-    with pytest.warns(UserWarning, match="checkpoint does not restore a generator"):
-        checkpoint(lambda t: F.dropout(t, generator=generator), x, use_reentrant=False)
+    calls = (
+        lambda t: F.dropout(t, generator=generator),
+        lambda t: F.dropout1d(t[None, None], generator=generator),
+        dropout_ext.Dropout(generator=generator),
+        lambda t: F.scaled_dot_product_attention(
+            *[t.view(1, 50, 6)] * 3, dropout_p=0.5, generator=generator
+        ),
+    )
+    for call in calls:
+        with pytest.warns(UserWarning, match="checkpoint does not restore a generator") as caught:
+            checkpoint(lambda t, call=call: call(t), x, use_reentrant=False)
+        assert [w.filename for w in caught] == [__file__]  # where the user called
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])
