@@ -57,7 +57,7 @@ template <class C>
 struct Saved {
   Operand<C> grad_output;
   Operand<C> output;
-  const C* logsumexp;
+  const double* logsumexp;
 };
 
 // Gradients of the queries of all heads, to which blocks of keys are added.
@@ -258,7 +258,7 @@ void run(
   const Problem<C> problem(inputs, options);
   const Tensor logsumexp = result.logsumexp.contiguous();
   const Saved<C> saved{
-      Operand<C>(grad_output), Operand<C>(result.output), logsumexp.const_data_ptr<C>()};
+      Operand<C>(grad_output), Operand<C>(result.output), logsumexp.const_data_ptr<double>()};
   Outputs<C> outputs{{}, Operand<C>(gradients.key), Operand<C>(gradients.value), {}, {}};
   Tensor mask;
   if (gradients.mask.numel() > 0) {

@@ -15,7 +15,7 @@ constexpr int64_t kMostQueries = kSharing * kQueryBlock;
 template <class C>
 class Worker {
  public:
-  Worker(const Problem<C>& problem, const Operand<C>& output, C* logsumexp)
+  Worker(const Problem<C>& problem, const Operand<C>& output, double* logsumexp)
       : p_(problem), output_(output), logsumexp_(logsumexp) {
     const int64_t queries = std::min(p_.queries, kMostQueries);
     scores_ = scratch<C>(memory_, kQueryBlock * kPitch);
@@ -77,13 +77,13 @@ class Worker {
 
   void finish(int64_t head, int64_t begin, int64_t end) {
     for (int64_t r = 0; r < end - begin; ++r) {
-      C& logsumexp = logsumexp_[head * p_.queries + begin + r];
+      double& logsumexp = logsumexp_[head * p_.queries + begin + r];
       C* const row = result_ + r * p_.value_width;
       if (sum_[r] == 0) {  // attends to nothing
         std::fill_n(row, p_.value_width, C{0});
-        logsumexp = std::numeric_limits<C>::infinity();
+        logsumexp = std::numeric_limits<double>::infinity();
       } else {
-        logsumexp = max_[r] + std::log(sum_[r]);
+        logsumexp = max_[r] + std::log(static_cast<double>(sum_[r]));
         rescale_[0] = p_.dropout_scale / sum_[r];
         multiply_rows(row, 1);
       }
@@ -93,7 +93,7 @@ class Worker {
 
   const Problem<C>& p_;
   const Operand<C>& output_;
-  C* logsumexp_;
+  double* logsumexp_;
   std::vector<Tensor> memory_;
   C* scores_;
   C* query_;
@@ -110,7 +110,7 @@ template <class C>
 void run(const Inputs& inputs, const Options& options, const Result& result) {
   const Problem<C> problem(inputs, options);
   const Operand<C> output(result.output);
-  C* const logsumexp = result.logsumexp.mutable_data_ptr<C>();
+  double* const logsumexp = result.logsumexp.mutable_data_ptr<double>();
   const int64_t blocks = divide_up(problem.queries, kQueryBlock);
   parallel_for(0, problem.heads * blocks, 1, [&](int64_t begin, int64_t end) {
     const SingleThreadedProducts single_threaded;

@@ -53,6 +53,6 @@ void softmax_dropout(const ScoreBlock<C>& block, const RunningSoftmax<C>& runnin
 //   P * (gradient if kept, else 0, - row_dot).
 template <class C>
 void softmax_dropout_backward(
-    const ScoreBlock<C>& block, C* gradient, const C* logsumexp, const C* row_dot);
+    const ScoreBlock<C>& block, C* gradient, const double* logsumexp, const C* row_dot);
 
 }  // namespace dropout::cpu
