@@ -199,6 +199,10 @@ void Problem<C>::fill_from_mask(
     using T = decltype(type);
     const T* const mask = mask_.template const_data_ptr<T>() + first;
     for (int64_t r = 0; r < rows; ++r) {
+      if (r > 0 && by_query == 0) {
+        std::copy_n(scores, columns, scores + r * kPitch);
+        continue;
+      }
       load_row(mask + r * by_query, by_key, columns, scores + r * kPitch, [](C x) { return x; });
     }
   });

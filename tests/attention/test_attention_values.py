@@ -81,6 +81,33 @@ def test_dtypes(cpu_path: torch.device, dtype: torch.dtype, causal: bool) -> Non
     check(tensors, dtype, is_causal=causal)
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("causal", [False, True])
+def test_half_precision_is_rounded_once(
+    cpu_path: torch.device, half: torch.dtype, causal: bool
+) -> None:
+    """Against float64, where the composition of half precision rounds at every step."""
+    tensors = [random(2, 3, 150, 16, seed=seed, dtype=half) for seed in range(3)]
+    found = run(F.scaled_dot_product_attention, leaves(*tensors), is_causal=causal)
+    exact = run(composed, leaves(*tensors, dtype=torch.float64), is_causal=causal)
+    for name, ours, truth in zip(("output", "query", "key", "value"), found, exact, strict=True):
+        error = (ours.double() - truth).abs().max().item()
+        allowed = torch.finfo(half).eps * truth.abs().max().item()
+        assert error <= allowed, f"{name}: {error} > {allowed}"
+
+
+# Sizes that oneDNN's products take and those that they do not, and a mask shared by all queries.
+@pytest.mark.parametrize("mkldnn", [False, True])
+@pytest.mark.parametrize(("queries", "keys", "width"), [(64, 64, 16), (72, 97, 24), (70, 33, 9)])
+def test_products(
+    mkldnn: bool, queries: int, keys: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = (1, 2, queries, width), (1, 2, keys, width), (1, 2, keys, 2 * width)
+    tensors = [random(*shape, seed=seed) for seed, shape in enumerate(shapes)]
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", mkldnn)
+    check(tensors, torch.float32, attn_mask=random(keys, seed=4))
+
+
 def test_several_splits() -> None:
     """Long enough for the gradient of the queries to be a sum of parts."""
     tensors = [random(1, 1, 1300, 8, seed=seed) for seed in range(3)]
