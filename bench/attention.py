@@ -153,7 +153,9 @@ def _frame(records: Sequence[Record]) -> pd.DataFrame:
         if r["candidate"] == OURS:
             flash, other = known[place(WITHOUT, r)], known.get(place(TORCH, r))
             over = {"over_flash": r["seconds"] / flash["seconds"]}
-            rows.append({**r, **over, "flash": speed(flash), "other": other and speed(other)})
+            rows.append(
+                {**r, **over, "flash": speed(flash), "other": speed(other) if other else "-"}
+            )
     return as_frame(rows)
 
 
@@ -166,7 +168,7 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
             "attention": r["variant"],
             "dtype": r["dtype"],
             OURS: speed(r),
-            TORCH: r["other"] or "-",
+            TORCH: r["other"],
             WITHOUT: r["flash"],
             "speed-up": ratio(r["speed_up"]),
             "time over no dropout": ratio(r["over_flash"]),
