@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench import structured, transformer
+from bench import attention, structured, transformer
 from bench.candidates import BASELINE, OURS
 from bench.cases import format_size
 from bench.extension import CHECKOUT
@@ -75,7 +75,7 @@ def _small() -> pd.DataFrame:
 
 def _machine() -> Iterator[dict[str, str]]:
     """What the results were measured on."""
-    for name in ("cpu", "structured", "transformer", "training"):
+    for name in ("cpu", "structured", "attention", "transformer", "training"):
         facts = results(name)["facts"]
         yield {
             "results": f"`bench/results/{name}.json`",
@@ -93,6 +93,8 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "small": _small,
     "layouts": lambda: layout_table(_ours(section="layouts")),
     "saved": lambda: saved_table(results("cpu")["saved"]),
+    "attention": lambda: attention.table(results("attention")["records"]),
+    "attention-peak": lambda: attention.peak_table(results("attention")["saved"]),
     "structured": lambda: structured.table(results("structured")["records"]),
     "transformer": lambda: transformer.table(results("transformer")["records"]),
     "training": lambda: score_table(as_frame(results("training")["records"])),

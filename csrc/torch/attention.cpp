@@ -157,7 +157,7 @@ Result empty_result(const Inputs& inputs) {
   shape.back() = inputs.value.sym_size(-1);
   const Tensor output = empty_exchanged(shape, inputs.query.options());
   shape.pop_back();
-  return {output, at::empty_symint(shape, inputs.query.options().dtype(compute_type(inputs)))};
+  return {output, at::empty_symint(shape, inputs.query.options().dtype(at::kDouble))};
 }
 
 Gradients empty_gradients(const Inputs& inputs, bool mask_gradient) {

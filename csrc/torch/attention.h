@@ -32,7 +32,7 @@ struct Options {
 
 struct Result {
   Tensor output;
-  Tensor logsumexp;  // plus infinity where a query attends to nothing
+  Tensor logsumexp;  // float64; plus infinity where a query attends to nothing
 };
 
 struct Gradients {

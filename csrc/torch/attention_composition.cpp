@@ -165,7 +165,7 @@ namespace composition {
 Result forward(const Inputs& inputs, const Options& options) {
   check(inputs, options);
   auto [output, logsumexp] = Block(inputs, options, inputs, 0).forward();
-  return {output.to(inputs.query.scalar_type()), logsumexp};
+  return {output.to(inputs.query.scalar_type()), logsumexp.to(at::kDouble)};
 }
 
 Gradients backward(

@@ -1,24 +1,15 @@
 #include "torch/attention_cpu.h"
 
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
+#include <type_traits>
+
 #include "torch/checks.h"
 
 namespace dropout::attention::cpu {
 namespace {
-
-// Does each row lie dense in memory, at a distance that BLAS takes?
-bool is_usable(const Tensor& tensor) {
-  const int64_t width = tensor.size(-1);
-  const bool dense = width <= 1 || tensor.stride(-1) == 1;
-  const int64_t pitch = tensor.stride(-2);
-  return dense &&
-         (tensor.size(-2) <= 1 || (pitch >= std::max<int64_t>(width, 1) && pitch <= kMaxPitch));
-}
-
-template <class C>
-Tensor usable(const Tensor& tensor) {
-  const Tensor typed = tensor.to(c10::CppTypeToScalarType<C>::value);
-  return is_usable(typed) ? typed : typed.contiguous();
-}
 
 std::vector<int64_t> concrete(const std::vector<c10::SymInt>& numbers) {
   std::vector<int64_t> result;
@@ -41,26 +32,26 @@ std::vector<RngState> states_of_heads(const Tensor& rng_state, at::IntArrayRef l
   return states;
 }
 
-// Of a mask, what is added to the scores.
+// Of a mask, what is added to the scores; of numbers, they themselves.
 template <class C, class T>
-C to_add(T mask) {
+C as(T x) {
   if constexpr (std::is_same_v<T, bool>) {
-    return mask ? C{0} : -std::numeric_limits<C>::infinity();
+    return x ? C{0} : -std::numeric_limits<C>::infinity();
   } else {
-    return static_cast<C>(mask);
+    return static_cast<C>(x);
   }
 }
 
-template <class C, class T>
-void fill_row(C* scores, const T* mask, int64_t stride, int64_t columns) {
+template <class C, class T, class F>
+void load_row(const T* from, int64_t stride, int64_t count, C* to, const F& f) {
   if (stride == 1) {
-    for (int64_t c = 0; c < columns; ++c) {
-      scores[c] = to_add<C>(mask[c]);
+    for (int64_t c = 0; c < count; ++c) {
+      to[c] = f(as<C>(from[c]));
     }
     return;
   }
-  for (int64_t c = 0; c < columns; ++c) {
-    scores[c] = to_add<C>(mask[c * stride]);
+  for (int64_t c = 0; c < count; ++c) {
+    to[c] = f(as<C>(from[c * stride]));
   }
 }
 
@@ -99,15 +90,78 @@ std::vector<int64_t> head_offsets(at::IntArrayRef leading_sizes, at::IntArrayRef
 
 template <class C>
 Operand<C>::Operand(const Tensor& tensor)
-    : tensor_(usable<C>(tensor)),
-      data_(const_cast<C*>(tensor_.template const_data_ptr<C>())),
-      pitch_(tensor_.size(-2) <= 1 ? std::max<int64_t>(1, tensor_.size(-1)) : tensor_.stride(-2)),
-      heads_(head_offsets(tensor_.sizes().slice(0, tensor_.dim() - 2), tensor_.strides())) {}
+    : tensor_(tensor),
+      heads_(head_offsets(tensor.sizes().slice(0, tensor.dim() - 2), tensor.strides())) {}
+
+template <class C>
+void Operand<C>::load(int64_t head, int64_t row, int64_t rows, C factor, C* to) const {
+  const int64_t width = tensor_.size(-1);
+  with_type(tensor_.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    const int64_t by_row = tensor_.stride(-2);
+    const T* const from = tensor_.template const_data_ptr<T>() + heads_[head] + row * by_row;
+    for (int64_t r = 0; r < rows; ++r) {
+      load_row(from + r * by_row, tensor_.stride(-1), width, to + r * width, [factor](C x) {
+        return x * factor;
+      });
+    }
+  });
+}
+
+template <class C>
+void Operand<C>::store(int64_t head, int64_t row, int64_t rows, const C* from) const {
+  const int64_t width = tensor_.size(-1);
+  with_type(tensor_.scalar_type(), [&](auto type) {
+    using T = decltype(type);
+    const int64_t by_row = tensor_.stride(-2);
+    const int64_t by_column = tensor_.stride(-1);
+    T* const to = tensor_.template mutable_data_ptr<T>() + heads_[head] + row * by_row;
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t c = 0; c < width; ++c) {
+        to[r * by_row + c * by_column] = static_cast<T>(from[r * width + c]);
+      }
+    }
+  });
+}
+
+template <class C>
+void transpose(Matrix<C> from, int64_t rows, int64_t columns, Matrix<C> to) {
+  int64_t r = 0;
+#if defined(__SSE__)
+  if constexpr (std::is_same_v<C, float>) {
+    for (; r + 4 <= rows; r += 4) {
+      const float* const x = from.data + r * from.pitch;
+      float* const y = to.data + r;
+      int64_t c = 0;
+      for (; c + 4 <= columns; c += 4) {
+        __m128 a = _mm_loadu_ps(x + c);
+        __m128 b = _mm_loadu_ps(x + from.pitch + c);
+        __m128 d = _mm_loadu_ps(x + 2 * from.pitch + c);
+        __m128 e = _mm_loadu_ps(x + 3 * from.pitch + c);
+        _MM_TRANSPOSE4_PS(a, b, d, e);
+        _mm_storeu_ps(y + c * to.pitch, a);
+        _mm_storeu_ps(y + (c + 1) * to.pitch, b);
+        _mm_storeu_ps(y + (c + 2) * to.pitch, d);
+        _mm_storeu_ps(y + (c + 3) * to.pitch, e);
+      }
+      for (; c < columns; ++c) {
+        for (int64_t k = 0; k < 4; ++k) {
+          y[c * to.pitch + k] = x[k * from.pitch + c];
+        }
+      }
+    }
+  }
+#endif
+  for (; r < rows; ++r) {
+    for (int64_t c = 0; c < columns; ++c) {
+      to.data[c * to.pitch + r] = from.data[r * from.pitch + c];
+    }
+  }
+}
 
 template <class C>
 Problem<C>::Problem(const Inputs& inputs, const Options& options)
-    : query_block(options.is_causal ? kQueryBlock / 2 : kQueryBlock),
-      queries(inputs.query.size(-2)),
+    : queries(inputs.query.size(-2)),
       keys(inputs.key.size(-2)),
       width(inputs.query.size(-1)),
       value_width(inputs.value.size(-1)),
@@ -145,20 +199,32 @@ void Problem<C>::fill_from_mask(
     using T = decltype(type);
     const T* const mask = mask_.template const_data_ptr<T>() + first;
     for (int64_t r = 0; r < rows; ++r) {
-      fill_row(scores + r * kPitch, mask + r * by_query, by_key, columns);
+      if (r > 0 && by_query == 0) {
+        std::copy_n(scores, columns, scores + r * kPitch);
+        continue;
+      }
+      load_row(mask + r * by_query, by_key, columns, scores + r * kPitch, [](C x) { return x; });
     }
   });
 }
 
 template <class C>
 ::dropout::cpu::ScoreBlock<C> Problem<C>::scores(
-    C* scores, int64_t head, int64_t query, int64_t rows, int64_t key, int64_t columns) const {
+    C* scores,
+    C* loaded_queries,
+    C* loaded_keys,
+    int64_t head,
+    int64_t query,
+    int64_t rows,
+    int64_t key,
+    int64_t columns) const {
   const bool masked = mask_.defined();
   if (masked) {
     fill_from_mask(scores, head, query, rows, key, columns);
   }
-  Product<C>{scale, this->query.from(head, query), this->key.from(head / group, key).t(), masked}
-      .into(scores, kPitch, rows, columns, width);
+  multiply<C>(
+      {loaded_queries, width}, {loaded_keys, kPitch}, {scores, kPitch},
+      {rows, padded(columns), width}, masked);
   return {
       scores,
       rows,
@@ -172,6 +238,8 @@ template <class C>
 
 template class Operand<float>;
 template class Operand<double>;
+template void transpose(Matrix<float>, int64_t, int64_t, Matrix<float>);
+template void transpose(Matrix<double>, int64_t, int64_t, Matrix<double>);
 template struct Problem<float>;
 template struct Problem<double>;
 

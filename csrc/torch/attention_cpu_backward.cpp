@@ -56,13 +56,28 @@ Division divide(int64_t key_heads, int64_t keys, const Tensor& mask_gradient, in
 template <class C>
 struct Saved {
   Operand<C> grad_output;
-  const C* logsumexp;
-  const C* row_dot;
+  Operand<C> output;
+  const double* logsumexp;
+};
+
+// Gradients of the queries of all heads, to which blocks of keys are added.
+template <class C>
+struct QuerySums {
+  explicit QuerySums(const Tensor& tensor)
+      : tensor(tensor),
+        data(tensor.mutable_data_ptr<C>()),
+        pitch(tensor.stride(-2)),
+        heads(head_offsets(tensor.sizes().slice(0, tensor.dim() - 2), tensor.strides())) {}
+
+  Tensor tensor;
+  C* data;
+  int64_t pitch;
+  std::vector<int64_t> heads;
 };
 
 template <class C>
 struct Outputs {
-  std::vector<Operand<C>> query;  // of each split
+  std::vector<QuerySums<C>> query;  // of each split
   Operand<C> key;
   Operand<C> value;
   Tensor mask;  // expanded to the weights
@@ -74,23 +89,34 @@ class Worker {
  public:
   Worker(const Problem<C>& problem, const Saved<C>& saved, const Outputs<C>& outputs)
       : p_(problem), saved_(saved), out_(outputs) {
-    scores_ = scratch<C>(memory_, kQueryBlock * kPitch);
-    slope_ = scratch<C>(memory_, kQueryBlock * kPitch);
+    const auto rows = [&](int64_t count, int64_t width) {
+      return scratch<C>(memory_, count * width);
+    };
+    scores_ = rows(kQueryBlock, kPitch);
+    slope_ = rows(kQueryBlock, kPitch);
+    key_rows_ = rows(kKeyBlock, std::max(p_.width, p_.value_width));
+    key_ = rows(kPitch, p_.width);
+    value_ = rows(kPitch, p_.value_width);
+    key_sums_ = rows(kPitch, p_.width);
+    value_sums_ = rows(kPitch, p_.value_width);
+    query_ = rows(kQueryBlock, p_.width);
+    query_columns_ = rows(kQueryBlock, p_.width);
+    grad_ = rows(kQueryBlock, p_.value_width);
+    grad_columns_ = rows(kQueryBlock, p_.value_width);
+    output_ = rows(kQueryBlock, p_.value_width);
   }
 
   void run(int64_t key_head, int64_t split, int64_t begin, int64_t end) {
     for (int64_t key = begin; key < end; key += kKeyBlock) {
-      bool add = false;
+      const int64_t keys = std::min(kKeyBlock, end - key);
+      load_keys(key_head, key, keys);
       for (int64_t head = key_head * p_.group; head < (key_head + 1) * p_.group; ++head) {
-        for (int64_t query = p_.is_causal ? key : 0; query < p_.queries;
-             query += p_.query_block) {
-          block(head, query, key, add, {split, /*add=*/key > begin});
-          add = true;
+        for (int64_t query = p_.is_causal ? key : 0; query < p_.queries; query += kQueryBlock) {
+          block(head, query, key, {split, /*add=*/key > begin});
         }
       }
-      if (!add) {  // no query attends to these keys
-        clear(key_head, key, std::min(key + kKeyBlock, p_.keys));
-      }
+      deliver(out_.key, key_sums_, key_head, key, keys, p_.width);
+      deliver(out_.value, value_sums_, key_head, key, keys, p_.value_width);
     }
   }
 
@@ -100,40 +126,85 @@ class Worker {
     bool add;
   };
 
-  void block(int64_t head, int64_t query, int64_t key, bool add, QueryGradient of_query) {
-    const int64_t rows = std::min(p_.query_block, p_.queries - query);
-    const int64_t columns = p_.columns(key, query + rows - 1);
-    const int64_t key_head = head / p_.group;
-    const Matrix<C> grad = saved_.grad_output.from(head, query);
-    const Matrix<C> weights{scores_, kPitch};
-    const Matrix<C> slope{slope_, kPitch};
-    Product<C>{p_.dropout_scale, grad, p_.value.from(key_head, key).t(), false}.into(
-        slope_, kPitch, rows, columns, p_.value_width);
-    const int64_t row = head * p_.queries + query;
-    ::dropout::cpu::softmax_dropout_backward<C>(
-        p_.scores(scores_, head, query, rows, key, columns), slope_, saved_.logsumexp + row,
-        saved_.row_dot + row);
-    // Keys that these queries do not see, but later ones will, have to begin with zeros.
-    if (!add && columns < std::min(kKeyBlock, p_.keys - key)) {
-      clear(key_head, key + columns, std::min(key + kKeyBlock, p_.keys));
+  // As columns; and the keys as rows too, with the scale of the scores.
+  void load_keys(int64_t key_head, int64_t key, int64_t keys) {
+    p_.value.load(key_head, key, keys, 1, key_rows_);
+    transpose_keys(key_rows_, keys, p_.value_width, value_);
+    p_.key.load(key_head, key, keys, 1, key_rows_);
+    transpose_keys(key_rows_, keys, p_.width, key_);
+    for (int64_t k = 0; k < keys * p_.width; ++k) {
+      key_rows_[k] *= p_.scale;
     }
-    Product<C>{p_.dropout_scale, weights.t(), grad, add}.into(
-        out_.value.at(key_head, key), out_.value.pitch(), columns, p_.value_width, rows);
-    Product<C>{p_.scale, slope.t(), p_.query.from(head, query), add}.into(
-        out_.key.at(key_head, key), out_.key.pitch(), columns, p_.width, rows);
-    const Operand<C>& to = out_.query[of_query.split];
-    Product<C>{p_.scale, slope, p_.key.from(key_head, key), of_query.add}.into(
-        to.at(head, query), to.pitch(), rows, p_.width, columns);
+    std::fill(key_rows_ + keys * p_.width, key_rows_ + padded(keys) * p_.width, C{0});
+    std::fill_n(key_sums_, kPitch * p_.width, C{0});
+    std::fill_n(value_sums_, kPitch * p_.value_width, C{0});
+  }
+
+  void load_queries(int64_t head, int64_t query, int64_t rows) {
+    p_.query.load(head, query, rows, p_.scale, query_);
+    transpose<C>({query_, p_.width}, rows, p_.width, {query_columns_, kQueryBlock});
+    const int64_t width = p_.value_width;
+    saved_.grad_output.load(head, query, rows, p_.dropout_scale, grad_);
+    transpose<C>({grad_, width}, rows, width, {grad_columns_, kQueryBlock});
+    saved_.output.load(head, query, rows, 1 / p_.dropout_scale, output_);
+    for (int64_t r = 0; r < rows; ++r) {
+      row_dot_[r] = dot(grad_ + r * width, output_ + r * width, width);
+    }
+  }
+
+  static C dot(const C* a, const C* b, int64_t n) {
+    constexpr int64_t kParts = 8;
+    C parts[kParts]{};
+    int64_t k = 0;
+    for (; k + kParts <= n; k += kParts) {
+      for (int64_t j = 0; j < kParts; ++j) {
+        parts[j] += a[k + j] * b[k + j];
+      }
+    }
+    C sum = 0;
+    for (; k < n; ++k) {
+      sum += a[k] * b[k];
+    }
+    for (const C part : parts) {
+      sum += part;
+    }
+    return sum;
+  }
+
+  void block(int64_t head, int64_t query, int64_t key, QueryGradient of_query) {
+    const int64_t rows = std::min(kQueryBlock, p_.queries - query);
+    const int64_t columns = p_.columns(key, query + rows - 1);
+    const int64_t all = padded(columns);
+    const int64_t width = p_.width;
+    const int64_t value_width = p_.value_width;
+    load_queries(head, query, rows);
+    multiply<C>(
+        {grad_, value_width}, {value_, kPitch}, {slope_, kPitch}, {rows, all, value_width},
+        false);
+    ::dropout::cpu::softmax_dropout_backward<C>(
+        p_.scores(scores_, query_, key_, head, query, rows, key, columns), slope_,
+        saved_.logsumexp + head * p_.queries + query, row_dot_);
+    multiply<C>(
+        {grad_columns_, kQueryBlock}, {scores_, kPitch}, {value_sums_, kPitch},
+        {value_width, all, rows}, true);
+    multiply<C>(
+        {query_columns_, kQueryBlock}, {slope_, kPitch}, {key_sums_, kPitch}, {width, all, rows},
+        true);
+    const QuerySums<C>& sums = out_.query[of_query.split];
+    multiply<C>(
+        {slope_, kPitch}, {key_rows_, width},
+        {sums.data + sums.heads[head] + query * sums.pitch, sums.pitch}, {rows, width, all},
+        of_query.add);
     if (out_.mask.defined()) {
       add_to_mask(head, query, rows, key, columns);
     }
   }
 
-  void clear(int64_t key_head, int64_t begin, int64_t end) {
-    for (int64_t key = begin; key < end; ++key) {
-      std::fill_n(out_.key.at(key_head, key), p_.width, C{0});
-      std::fill_n(out_.value.at(key_head, key), p_.value_width, C{0});
-    }
+  // The sums have keys as columns.
+  void deliver(
+      const Operand<C>& to, C* sums, int64_t key_head, int64_t key, int64_t keys, int64_t width) {
+    transpose<C>({sums, kPitch}, width, keys, {key_rows_, width});
+    to.store(key_head, key, keys, key_rows_);
   }
 
   void add_to_mask(int64_t head, int64_t query, int64_t rows, int64_t key, int64_t columns) {
@@ -156,7 +227,25 @@ class Worker {
   std::vector<Tensor> memory_;
   C* scores_;
   C* slope_;
+  C* key_rows_;
+  C* key_;  // as columns, like all up to the sums
+  C* value_;
+  C* key_sums_;
+  C* value_sums_;
+  C* query_;
+  C* query_columns_;
+  C* grad_;
+  C* grad_columns_;
+  C* output_;
+  C row_dot_[kQueryBlock];
 };
+
+// Can products be added to it in place?
+bool is_direct(const Tensor& tensor, at::ScalarType type) {
+  const int64_t width = tensor.size(-1);
+  return tensor.scalar_type() == type && (width <= 1 || tensor.stride(-1) == 1) &&
+         tensor.stride(-2) >= std::max<int64_t>(width, 1) && tensor.stride(-2) <= kMaxPitch;
+}
 
 template <class C>
 void run(
@@ -167,15 +256,10 @@ void run(
     const Gradients& gradients) {
   constexpr auto kType = c10::CppTypeToScalarType<C>::value;
   const Problem<C> problem(inputs, options);
-  const Tensor grad = grad_output.to(kType);
-  const Tensor row_dot = (grad * result.output.to(kType)).sum(-1).contiguous();
   const Tensor logsumexp = result.logsumexp.contiguous();
   const Saved<C> saved{
-      Operand<C>(grad), logsumexp.const_data_ptr<C>(), row_dot.const_data_ptr<C>()};
-  const auto computed = [](const Tensor& to) {
-    return Operand<C>(to.scalar_type() == kType ? to : at::empty(to.sizes(), kType));
-  };
-  Outputs<C> outputs{{}, computed(gradients.key), computed(gradients.value), {}, {}};
+      Operand<C>(grad_output), Operand<C>(result.output), logsumexp.const_data_ptr<double>()};
+  Outputs<C> outputs{{}, Operand<C>(gradients.key), Operand<C>(gradients.value), {}, {}};
   Tensor mask;
   if (gradients.mask.numel() > 0) {
     mask = at::zeros_like(gradients.mask, kType);
@@ -186,12 +270,16 @@ void run(
   }
   const int64_t key_heads = problem.heads / problem.group;
   const Division division = divide(key_heads, problem.keys, outputs.mask, problem.group);
-  outputs.query.push_back(computed(gradients.query));
-  for (int64_t split = 1; split < division.splits; ++split) {
-    outputs.query.emplace_back(at::zeros(inputs.query.sizes(), kType));
+  for (int64_t split = 0; split < division.splits; ++split) {
+    const Tensor& query = gradients.query;
+    // Zeros for what a causal split does not come to.
+    outputs.query.emplace_back(
+        split > 0                 ? at::zeros(query.sizes(), kType)
+        : is_direct(query, kType) ? query
+                                  : at::empty(query.sizes(), kType));
   }
   if (problem.keys == 0) {
-    outputs.query[0].tensor().zero_();
+    outputs.query[0].tensor.zero_();
   }
   const int64_t tasks = static_cast<int64_t>(division.groups.size()) * division.splits;
   parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
@@ -205,18 +293,16 @@ void run(
       }
     }
   });
+  const Tensor& query = outputs.query[0].tensor;
   for (size_t split = 1; split < outputs.query.size(); ++split) {
-    outputs.query[0].tensor().add_(outputs.query[split].tensor());
+    query.add_(outputs.query[split].tensor);
   }
-  const auto deliver = [](const Tensor& to, const Tensor& from) {
-    if (from.defined() && !to.is_same(from)) {
-      to.copy_(from);
-    }
-  };
-  deliver(gradients.query, outputs.query[0].tensor());
-  deliver(gradients.key, outputs.key.tensor());
-  deliver(gradients.value, outputs.value.tensor());
-  deliver(gradients.mask, mask);
+  if (!query.is_same(gradients.query)) {
+    gradients.query.copy_(query);
+  }
+  if (mask.defined()) {
+    gradients.mask.copy_(mask);
+  }
 }
 
 }  // namespace

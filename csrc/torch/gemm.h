@@ -1,30 +1,26 @@
-// Matrix products of blocks in the caches, by torch's BLAS.
+// Matrix products of blocks in the caches, by torch's own kernels.
 #pragma once
 
 #include <cstdint>
 
 namespace dropout {
 
-// Rows or columns of a matrix that is row-major in memory, rows `pitch` apart.
+// Row-major, rows `pitch` apart.
 template <class C>
 struct Matrix {
-  const C* data;
+  C* data;
   int64_t pitch;
-  bool transposed = false;
-
-  Matrix t() const { return {data, pitch, !transposed}; }
 };
 
+struct ProductSize {
+  int64_t rows;
+  int64_t columns;
+  int64_t depth;
+};
+
+// out = a b, or += where `add`. No pitch is larger than kMaxPitch.
 template <class C>
-struct Product {
-  C factor;
-  Matrix<C> a;  // rows x depth
-  Matrix<C> b;  // depth x columns
-  bool add;     // to what is there
-
-  // Writes a matrix whose rows are `pitch` apart. No pitch is larger than kMaxPitch.
-  void into(C* out, int64_t pitch, int64_t rows, int64_t columns, int64_t depth) const;
-};
+void multiply(Matrix<C> a, Matrix<C> b, Matrix<C> out, ProductSize size, bool add);
 
 constexpr int64_t kMaxPitch = INT32_MAX;
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor, nn
@@ -12,8 +13,13 @@ from dropout_ext import _C
 from dropout_ext.functional.checks import check_probability
 from dropout_ext.functional.index_map import Shard, index_map
 from dropout_ext.functional.override import overridable_by_any
-from dropout_ext.functional.state import repeatable_source, source_of, state_of
-from dropout_ext.integration.dtensor import is_dtensor
+from dropout_ext.functional.state import Source, repeatable_source, source_of, state_of
+from dropout_ext.integration import dtensor
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+
+_NAME = "scaled_dot_product_attention"
 
 
 @overridable_by_any
@@ -60,7 +66,8 @@ def scaled_dot_product_attention(
 
     Raises:
         RuntimeError: both attn_mask and is_causal are given; the dtypes of query, key and value
-            differ; a mask of another dtype or shape; heads that do not divide.
+            differ; a mask of another dtype or shape; heads that do not divide; DTensors that are
+            not sharded alike, along batches and heads alone; nested tensors.
         ValueError, TypeError, RuntimeError: as :func:`dropout`.
     """
     check_probability(dropout_p)
@@ -68,7 +75,20 @@ def scaled_dot_product_attention(
         return nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
         )
-    _check_dense(query, key, value)
+    if any(map(dtensor.is_dtensor, (query, key, value))):
+        source = source_of(query, generator, rng_state)
+        call = functools.partial(
+            scaled_dot_product_attention,
+            dropout_p=dropout_p,
+            is_causal=is_causal,
+            scale=scale,
+            enable_gqa=enable_gqa,
+        )
+        return _distributed(call, (query, key, value), attn_mask, source, shard)
+    if query.is_nested or key.is_nested or value.is_nested:
+        raise RuntimeError(
+            f"{_NAME}: with dropout, query, key and value must not be nested tensors: pad them"
+        )
     source = source_of(query, generator, rng_state)
     tensors = _aligned((query, key, value), enable_gqa)
     unbatched = max(query.dim(), key.dim(), value.dim()) == 2
@@ -112,15 +132,73 @@ def scaled_dot_product_attention(
     return output.squeeze(0) if unbatched else output
 
 
-def _check_dense(*tensors: Tensor) -> None:
-    """Of the tensors that torch composes attention for, those that no kernel of ours takes."""
-    for tensor in tensors:
-        if is_dtensor(tensor) or tensor.is_nested:
-            raise RuntimeError(
-                "scaled_dot_product_attention: with dropout, query, key and value must be dense "
-                f"tensors, but got {type(tensor).__name__}. Of a DTensor take to_local(), and say "
-                "by shard which heads and batches it holds; pad a nested tensor"
-            )
+def _distributed(
+    call: Callable[..., Tensor],
+    tensors: Sequence[Tensor],
+    attn_mask: Tensor | None,
+    source: Source,
+    shard: Shard | None,
+) -> Tensor:
+    """Each rank's batches and heads, with their piece of the one mask, from the common state."""
+    if shard is not None:
+        raise ValueError(f"{_NAME}: shard must not be given for DTensors, which know their shards")
+    query, key, value = _placed_alike(tensors, attn_mask)
+    begin = dtensor.start(query)
+    shape = (*query.shape[:-1], value.size(-1))
+    if begin is None:
+        return dtensor.like(dtensor.local(query), query, shape)
+    local = [dtensor.local(tensor) for tensor in (query, key, value)]
+    mask = None if attn_mask is None else dtensor.local(attn_mask)
+    if query.dim() > 2 and local[0].size(-3) * key.size(-3) != local[1].size(-3) * query.size(-3):
+        raise RuntimeError(
+            f"{_NAME}: each rank must hold the heads of key and value that its heads of query "
+            f"attend with, but got {query.placements} of {query.size(-3)} and {key.size(-3)} heads"
+        )
+    state = dtensor.local(state_of(local[0], source))
+    if source.rng_state is None:
+        dtensor.verify(query.device_mesh, state)
+    weights = (*query.shape[:-1], key.size(-2))
+    output = call(*local, mask, rng_state=state, shard=(weights, (*begin[:-1], 0)))
+    return dtensor.like(output, query, shape)
+
+
+def _placed_alike(
+    tensors: Sequence[Tensor], attn_mask: Tensor | None
+) -> tuple[DTensor, DTensor, DTensor]:
+    """The tensors; an error unless they are cut alike, along batches and heads alone."""
+    query, key, value = tensors
+    if dtensor.is_dtensor(query) and dtensor.is_dtensor(key) and dtensor.is_dtensor(value):
+        dims, placements = query.dim(), query.placements
+        same = key.placements == placements == value.placements
+        same = same and key.device_mesh == query.device_mesh == value.device_mesh
+        same = same and key.shape[:-3] == query.shape[:-3] == value.shape[:-3]
+        cut = {getattr(placement, "dim", None) for placement in placements}
+        if same and not cut & {dims - 2, dims - 1} and _follows(attn_mask, query):
+            return query, key, value
+    found = [getattr(t, "placements", type(t).__name__) for t in tensors]
+    found += (
+        [] if attn_mask is None else [getattr(attn_mask, "placements", type(attn_mask).__name__)]
+    )
+    raise RuntimeError(
+        f"{_NAME}: with dropout, query, key and value must be DTensors of the same placements, "
+        "sharded along batches and heads alone, and a mask must be one that is sharded as they "
+        f"are, and replicated where it is broadcast; but got {found}"
+    )
+
+
+def _follows(attn_mask: Tensor | None, query: DTensor) -> bool:
+    """Does each rank hold of the mask what its queries need?"""
+    if attn_mask is None:
+        return True
+    if not dtensor.is_dtensor(attn_mask) or attn_mask.device_mesh != query.device_mesh:
+        return False
+    missing = query.dim() - attn_mask.dim()
+    for of_query, own in zip(query.placements, attn_mask.placements, strict=True):
+        dim = getattr(of_query, "dim", -1) - missing  # negative: the mask has no such dimension
+        broadcast = dim < 0 or attn_mask.size(dim) == 1
+        if not (own.is_replicate() if broadcast else own.is_shard(dim)):
+            return False
+    return True
 
 
 def _aligned(tensors: Sequence[Tensor], enable_gqa: bool) -> list[Tensor]:

@@ -143,7 +143,7 @@ def repeatable_source(input: Tensor, source: Source) -> Source:
         return source
     state = repeatable(lambda: _draw(input, generator))
     if state is None:
-        warn_if_not_restored(stacklevel=4)
+        warn_if_not_restored()
         return source
     return Source(rng_state=state)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -115,14 +116,21 @@ def is_restored(generator: Generator) -> bool:
 _PACKED_BY = f"{checkpoint_hook.__qualname__}."
 
 
-def warn_if_not_restored(stacklevel: int) -> None:
+def _level_of_user() -> int:
+    """Of the innermost frame that is neither torch's nor ours, for the function that warns."""
+    level, frame = 0, sys._getframe(1)
+    while frame.f_globals.get("__name__", "").partition(".")[0] in ("dropout_ext", "torch"):
+        if frame.f_back is None:
+            break
+        level, frame = level + 1, frame.f_back
+    return level + 1
+
+
+def warn_if_not_restored() -> None:
     """UserWarning for a draw, from a generator of one's own, that will not be repeated.
 
     Such is a draw in a non-reentrant checkpoint that did not come by ``torch.utils.checkpoint``. It
     shows by the hook that packs what is saved for backward, unless other hooks are set inside.
-
-    Args:
-        stacklevel: of the warning, counted from the caller of this function.
     """
     hooks = top_saved_tensors_hooks(False)
     pack = getattr(hooks[0], "__qualname__", "") if hooks is not None else ""
@@ -131,7 +139,7 @@ def warn_if_not_restored(stacklevel: int) -> None:
             "dropout: this checkpoint does not restore a generator of its own when it runs "
             "the forward pass again: that pass will have another mask, and the gradients will be "
             "wrong. Pass rng_state instead, or use torch.utils.checkpoint.checkpoint",
-            stacklevel=stacklevel + 1,
+            stacklevel=_level_of_user(),
         )
 
 

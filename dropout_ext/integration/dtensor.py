@@ -17,6 +17,8 @@ from weakref import WeakSet
 import torch
 from torch import Tensor
 
+from dropout_ext.integration.strides import row_major
+
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.tensor import DTensor
@@ -36,8 +38,14 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local(grad_placements=tensor.placements) if is_dtensor(tensor) else tensor
 
 
-def like(result: Tensor, tensor: DTensor) -> DTensor:
-    """The distributed tensor whose pieces are ``result``, placed as ``tensor`` is."""
+def like(result: Tensor, tensor: DTensor, shape: Sequence[int] | None = None) -> DTensor:
+    """The distributed tensor whose pieces are ``result``, placed as ``tensor`` is.
+
+    Args:
+        result: this rank's piece.
+        tensor: gives mesh and placements; shape and strides too, unless there is a ``shape``.
+        shape: of the whole; its strides are those of a contiguous tensor.
+    """
     from torch.distributed.tensor import DTensor
 
     return DTensor.from_local(
@@ -45,8 +53,8 @@ def like(result: Tensor, tensor: DTensor) -> DTensor:
         tensor.device_mesh,
         tensor.placements,
         run_check=False,
-        shape=tensor.shape,
-        stride=tensor.stride(),
+        shape=tensor.shape if shape is None else torch.Size(shape),
+        stride=tensor.stride() if shape is None else tuple(row_major(shape)),
     )
 
 

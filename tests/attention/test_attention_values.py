@@ -55,6 +55,8 @@ def check(tensors: list[Tensor], dtype: torch.dtype, **arguments: Any) -> None:
         ("output", "query", "key", "value", "mask"), exact, plain, ours, strict=False
     ):
         assert found.dtype == dtype and found.shape == truth.shape, name
+        if truth.numel() == 0:
+            continue
         error = (found.double() - truth).abs().max().item()
         allowed = (theirs.double() - truth).abs().max().item()
         # Where the composition is the truth itself, in float64, or happens to round to it: with
@@ -79,6 +81,33 @@ def test_sizes(cpu_path: torch.device, causal: bool) -> None:
 def test_dtypes(cpu_path: torch.device, dtype: torch.dtype, causal: bool) -> None:
     tensors = [random(2, 3, 150, 16, seed=seed) for seed in range(3)]
     check(tensors, dtype, is_causal=causal)
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("causal", [False, True])
+def test_half_precision_is_rounded_once(
+    cpu_path: torch.device, half: torch.dtype, causal: bool
+) -> None:
+    """Against float64, where the composition of half precision rounds at every step."""
+    tensors = [random(2, 3, 150, 16, seed=seed, dtype=half) for seed in range(3)]
+    found = run(F.scaled_dot_product_attention, leaves(*tensors), is_causal=causal)
+    exact = run(composed, leaves(*tensors, dtype=torch.float64), is_causal=causal)
+    for name, ours, truth in zip(("output", "query", "key", "value"), found, exact, strict=True):
+        error = (ours.double() - truth).abs().max().item()
+        allowed = torch.finfo(half).eps * truth.abs().max().item()
+        assert error <= allowed, f"{name}: {error} > {allowed}"
+
+
+# Sizes that oneDNN's products take and those that they do not, and a mask shared by all queries.
+@pytest.mark.parametrize("mkldnn", [False, True])
+@pytest.mark.parametrize(("queries", "keys", "width"), [(64, 64, 16), (72, 97, 24), (70, 33, 9)])
+def test_products(
+    mkldnn: bool, queries: int, keys: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = (1, 2, queries, width), (1, 2, keys, width), (1, 2, keys, 2 * width)
+    tensors = [random(*shape, seed=seed) for seed, shape in enumerate(shapes)]
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", mkldnn)
+    check(tensors, torch.float32, attn_mask=random(keys, seed=4))
 
 
 def test_several_splits() -> None:
@@ -205,6 +234,14 @@ def test_empty(shape: tuple[int, int], causal: bool) -> None:
     assert torch.equal(output, torch.zeros(2, 3, queries, 5))
     for gradient in torch.autograd.grad(output.sum(), given):
         assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+def test_no_features(capfd: pytest.CaptureFixture[str]) -> None:
+    """All scores are 0; and BLAS, which would complain of it on the console, is not asked."""
+    tensors = [random(1, 2, 5, 0), random(1, 2, 6, 0), random(1, 2, 6, 4)]
+    check(tensors, torch.float32, scale=1.0)
+    check([random(1, 2, 5, 3), random(1, 2, 6, 3), random(1, 2, 6, 0)], torch.float32)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0)])

@@ -140,10 +140,20 @@ def test_checkpoint_by_another_way_is_warned_of(device: torch.device) -> None:
     F.dropout(x, generator=generator)
     frame = _CheckpointFrame(lambda *_: None, True, None, None)
     default = torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[0]
+    calls = (
+        lambda t: F.dropout(t, generator=generator),
+        lambda t: F.dropout1d(t[None, None], generator=generator),
+        dropout_ext.Dropout(generator=generator),
+        lambda t: F.scaled_dot_product_attention(
+            *[t.view(1, 50, 6)] * 3, dropout_p=0.5, generator=generator
+        ),
+    )
     with checkpoint_hook(frame):
         F.dropout(x, generator=default)
-        with pytest.warns(UserWarning, match="does not restore a generator"):
-            F.dropout(x, generator=generator)
+        for call in calls:
+            with pytest.warns(UserWarning, match="does not restore a generator") as caught:
+                call(x)
+            assert [w.filename for w in caught] == [__file__]  # where the user called
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])

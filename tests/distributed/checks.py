@@ -237,7 +237,65 @@ def compiled_schedule() -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
 
 
+def attention_layout(grouped: bool, masked: bool, placements: Sequence[Placement]) -> None:
+    """Batches and heads are sharded: output and gradients have the bits of the unsharded call."""
+    mesh = init_device_mesh("cpu", (2, 2))
+    shapes = (4, 8, 6, 8), (4, 4 if grouped else 8, 9, 8), (4, 4 if grouped else 8, 9, 5)
+    tensors = [torch.randn(shape) for shape in shapes]
+    mask = torch.rand(4, 1, 1, 9) < 0.7 if masked else None
+    found = []
+    for distributed in (False, True):
+        given = [distribute_tensor(t, mesh, placements) if distributed else t for t in tensors]
+        leaves = [t.detach().requires_grad_() for t in given]
+        own = mask
+        if mask is not None and distributed:
+            cut = [p if p == Shard(0) else Replicate() for p in placements]
+            own = distribute_tensor(mask, mesh, cut)
+        torch.manual_seed(11)
+        output = F.scaled_dot_product_attention(
+            *leaves, own, dropout_p=0.4, is_causal=not masked, enable_gqa=grouped
+        )
+        output.square().sum().backward()
+        results = [output.detach(), *(leaf.grad for leaf in leaves)]
+        if distributed:
+            assert all(r.placements == tuple(placements) for r in results)
+        found.append([r.full_tensor() if distributed else r for r in results])
+        found[-1].append(torch.rand(3))
+    assert found[0][0].shape == found[1][0].shape == (4, 8, 6, 5)
+    for expected, sharded in zip(*found, strict=True):
+        torch.testing.assert_close(sharded, expected)
+    assert torch.equal(found[1][0] == 0, found[0][0] == 0)
+
+
+def attention_cut_elsewhere() -> None:
+    mesh = init_device_mesh("cpu", (RANKS,))
+    x, y = (distribute_tensor(torch.ones(4, 8, 4, 8), mesh, [Shard(d)]) for d in (1, 2))
+    few = distribute_tensor(torch.ones(4, 2, 4, 8), mesh, [Shard(1)])
+    plain = torch.ones(4, 4, dtype=torch.bool)
+    for given, mask in (((y, y, y), None), ((x, x, y), None), ((x, x, x), plain)):
+        try:
+            F.scaled_dot_product_attention(*given, mask, dropout_p=0.5)
+        except RuntimeError as error:
+            assert "sharded along batches and heads alone" in str(error), error
+        else:
+            raise AssertionError(f"{given[2].placements} was let through")
+    try:
+        F.scaled_dot_product_attention(x, few, few, dropout_p=0.5, enable_gqa=True)
+    except RuntimeError as error:
+        assert "each rank must hold the heads" in str(error), error
+    else:
+        raise AssertionError("heads without their keys were let through")
+
+
+ATTENTION: dict[str, tuple[bool, bool, Sequence[Placement]]] = {
+    "heads": (False, False, [Replicate(), Shard(1)]),
+    "batches and heads, masked": (False, True, [Shard(0), Shard(1)]),
+    "heads twice, grouped": (True, False, [Shard(1), Shard(1)]),
+}
+
 CHECKS: dict[str, Callable[[], None]] = {
+    **{f"attention, {name}": partial(attention_layout, *a) for name, a in ATTENTION.items()},
+    "attention cut elsewhere": attention_cut_elsewhere,
     **{name: partial(layout, *arguments) for name, arguments in PLACEMENTS.items()},
     "ranks outside the mesh": ranks_outside_the_mesh,
     "partial is an error": partial_is_an_error,

@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("cpuinfo", reason="needs the packages of the extra bench")
 pytest.importorskip("pandas", reason="needs the packages of the extra bench")
 
-from bench import publish, runner, thresholds
+from bench import attention, publish, runner, thresholds
 from bench.report import Report
 from bench.timing import Budget
 
@@ -147,6 +147,38 @@ def test_threshold_of_saved_bytes(size: int, whole: bool, met: bool, report: Rep
         v for v in thresholds.judge("cpu", report, "avx2") if v["threshold"] == "saved_bytes >= 0"
     )
     assert verdict["met"] is met
+
+
+@pytest.mark.parametrize(
+    ("length", "dtype", "ours", "met"),
+    [(512, "float32", 1.0, True), (512, "float32", 1.3, False), (2048, "bfloat16", 1.5, False)],
+)
+def test_thresholds_of_attention(length: int, dtype: str, ours: float, met: bool) -> None:
+    """Torch's attention takes a second without dropout, and 4 seconds with it."""
+    seconds = {attention.OURS: ours, attention.TORCH: 4.0, attention.WITHOUT: 1.0}
+    records = [
+        {"candidate": name, "length": length, "variant": "plain", "dtype": dtype, "timer": "eager"}
+        | dict.fromkeys(("seconds", "seconds_q1", "seconds_q3"), time)
+        for name, time in seconds.items()
+    ]
+    runner.relate(records, attention.TORCH)
+    verdicts = attention.judge(records, [{**records[0], "peak_bytes": 1e9}])
+    found = [v["met"] for v in verdicts if v["met"] is not None]
+    assert found.pop() is False and len(found) > 0 and all(found) is met
+
+
+@pytest.mark.thorough
+def test_a_quick_run_of_attention(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], set_threads: Any
+) -> None:
+    set_threads(1)
+    files = [str(tmp_path / name) for name in ("out.json", "out.png")]
+    options = ["--quick", "--lengths", "64", "--variants", "plain", "causal", "--seconds", "0.01"]
+    assert attention.main([*options, "--json", files[0], "--plot", files[1]]) == 0
+    content = json.loads(Path(files[0]).read_text())
+    assert len(content["records"]) == 2 * 2 * 3 and not content["failures"]
+    assert Path(files[1]).stat().st_size > 10_000
+    assert "32, 8, 64" in capsys.readouterr().out
 
 
 @pytest.mark.thorough

@@ -14,7 +14,14 @@ constexpr int64_t kKeyBlock = 512;
 // column must not share the sets of a cache, as they would at a power of two.
 constexpr int64_t kPitch = kKeyBlock + 16;
 
-// Scores of `rows` queries and `columns` keys. The weight of query r and key c has the mask index
+// Products are computed of so many keys rather than of any number, for the sake of their kernels.
+constexpr int64_t padded(int64_t columns) {
+  constexpr int64_t kStep = 32;
+  return (columns + kStep - 1) / kStep * kStep;
+}
+
+// Scores of `rows` queries and `columns` keys; what is written has zeros up to the padded number
+// of keys. The weight of query r and key c has the mask index
 // first + r * mask_stride + c.
 template <class C>
 struct ScoreBlock {
@@ -46,6 +53,6 @@ void softmax_dropout(const ScoreBlock<C>& block, const RunningSoftmax<C>& runnin
 //   P * (gradient if kept, else 0, - row_dot).
 template <class C>
 void softmax_dropout_backward(
-    const ScoreBlock<C>& block, C* gradient, const C* logsumexp, const C* row_dot);
+    const ScoreBlock<C>& block, C* gradient, const double* logsumexp, const C* row_dot);
 
 }  // namespace dropout::cpu
