@@ -20,6 +20,11 @@ std::string shortest(double number) {
   return std::string(digits, end);
 }
 
+std::string described(const SymStrides& mask_strides) {
+  return mask_strides.has_value() ? c10::str(" and mask_strides ", *mask_strides, " give ")
+                                  : " gives ";
+}
+
 // Does an address occur twice? For the layouts whose strides alone do not tell.
 bool repeats_an_address(const at::Tensor& tensor) {
   int64_t extent = 1;
@@ -113,6 +118,13 @@ void check_rng_state(const at::Tensor& rng_state, c10::SymIntArrayRef sizes, c10
       device, ", but got ", rng_state.device());
 }
 
+void check_p(const at::Tensor& p) {
+  TORCH_CHECK_TYPE(
+      p.dim() == 0 && !p.is_complex(),
+      "dropout: p must be a number or a real tensor without dimensions, but got ",
+      p.scalar_type(), " of shape ", p.sym_sizes());
+}
+
 void check_fold_in(const at::Tensor& rng_state, const at::Tensor& number) {
   for (const at::Tensor* tensor : {&rng_state, &number}) {
     TORCH_CHECK_TYPE(
@@ -155,9 +167,7 @@ void check_args(c10::SymIntArrayRef sizes, const DropoutArgs& args) {
   const auto lowest = lowest_mask_index(sizes, args);
   TORCH_CHECK_VALUE(
       lowest.value_or(0) >= 0, "dropout: mask indices must not be negative, but mask_base ",
-      args.mask_base, args.mask_strides.has_value() ? " and mask_strides " : "",
-      args.mask_strides.value_or(c10::SymIntArrayRef()), " give ", *lowest,
-      " for a tensor of shape ", sizes);
+      args.mask_base, described(args.mask_strides), *lowest, " for a tensor of shape ", sizes);
 }
 
 void check_mask(

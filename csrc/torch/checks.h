@@ -36,6 +36,9 @@ void check_dropout(const at::Tensor& input, const at::Tensor& rng_state, const D
 // `rng_state`: int64 of shape [*batch, 2]; `number`: int64 of shape [*batch] on the same device.
 void check_fold_in(const at::Tensor& rng_state, const at::Tensor& number);
 
+// TypeError unless p is a real tensor without dimensions.
+void check_p(const at::Tensor& p);
+
 void check_generator(const std::optional<at::Generator>& generator, c10::Device device);
 
 // RuntimeError if two elements of a tensor that is to be written share memory.

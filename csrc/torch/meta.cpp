@@ -21,6 +21,21 @@ Tensor dropout(const Tensor& input, const Tensor& rng_state, const DropoutArgs& 
   return at::empty_like(input);
 }
 
+Tensor dropout_p(
+    const Tensor& input,
+    const Tensor& p,
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill) {
+  check_p(p);
+  // Any probability does: it changes no shape.
+  return dropout(
+      input, rng_state, {/*p=*/0.5, mask_strides, std::move(mask_base), scale, shift, fill});
+}
+
 Tensor dropout_mask(
     c10::SymIntArrayRef size,
     double p,

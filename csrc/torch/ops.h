@@ -64,6 +64,15 @@ using DropoutMask = Tensor(
     SymStrides mask_strides,
     c10::SymInt mask_base);
 
+using DropoutP = Tensor(
+    const Tensor& input,
+    const Tensor& p,
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill);
 using FoldIn = Tensor(const Tensor& rng_state, const Tensor& number);
 
 template <class Signature>
@@ -103,8 +112,12 @@ Tensor draw(const Tensor& input, c10::SymIntArrayRef batch, Generator generator)
 Dropout dropout;
 DropoutMask dropout_mask;
 FoldIn fold_in;
+DropoutP dropout_p;
 
 }  // namespace meta
+
+// `dropout` whose p is a tensor without dimensions.
+DropoutP dropout_p;
 
 // `draw` in compiled graphs.
 Tensor draw_traced(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from dropout_ext.functional.checks import check_tensor
 from dropout_ext.functional.mask import Mask, is_elementwise, mask_indices
 from dropout_ext.functional.state import Source, state_of
 from dropout_ext.integration import dtensor
+from dropout_ext.integration.symbolic_p import as_tensor, is_symbol
 from dropout_ext.integration.torch_private import jagged_layout
 
 if TYPE_CHECKING:
@@ -52,9 +53,11 @@ def _traced(input: Tensor, inplace: bool, mask: Mask, source: Source) -> Tensor:
     strides, base = mask_indices(mask, input.shape)
     state = state_of(input, source)
     linear = {} if mask.kept is None else mask.kept._asdict()
-    result: Tensor = torch.ops.dropout_ext.dropout(
-        input, mask.p, state, mask_strides=strides, mask_base=base, **linear
-    )
+    op: Any = torch.ops.dropout_ext.dropout
+    p: float | Tensor = mask.p
+    if is_symbol(p):
+        op, p = torch.ops.dropout_ext.dropout_p, as_tensor(mask.p)
+    result: Tensor = op(input, p, state, mask_strides=strides, mask_base=base, **linear)
     return input.copy_(result) if inplace else result
 
 

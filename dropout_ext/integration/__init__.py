@@ -2,7 +2,7 @@
 
 from torch.library import Library
 
-from dropout_ext.integration import tracing, vmap, vmap_attention
+from dropout_ext.integration import symbolic_p, tracing, vmap, vmap_attention
 
 
 def register(library: Library) -> None:
@@ -10,3 +10,4 @@ def register(library: Library) -> None:
     vmap.register(library)
     vmap_attention.register(library)
     tracing.register(library)
+    symbolic_p.register(library)
