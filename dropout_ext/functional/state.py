@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from dropout_ext.integration.checkpoint import warn_if_not_restored
 from dropout_ext.integration.tracing import traced_draw
@@ -76,6 +77,8 @@ def fold_in(state: Tensor, number: int | Tensor) -> Tensor:
         TypeError: the number is no integer, the state no int64 tensor.
         RuntimeError: a number on another device.
     """
+    if has_torch_function_unary(state):
+        return handle_torch_function(fold_in, (state,), state, number)  # type: ignore[no-any-return]
     check_rng_state(state, "fold_in: state")
     if not isinstance(number, Tensor):
         value = _as_int64("fold_in", "number", number)

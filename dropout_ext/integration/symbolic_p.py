@@ -8,7 +8,7 @@ that takes a tensor without dimensions does not.
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import SymFloat, Tensor
 
 from dropout_ext.integration.torch_private import has_static_value
 
@@ -17,7 +17,7 @@ _op = torch.ops.dropout_ext.dropout_p
 
 def is_symbol(p: Any) -> bool:
     """Whether Dynamo traces this number as a symbol."""
-    return not has_static_value(p)
+    return isinstance(p, float | SymFloat) and not has_static_value(p)
 
 
 def as_tensor(p: float) -> Tensor:

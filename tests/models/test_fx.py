@@ -113,6 +113,20 @@ def test_state_is_an_argument_of_the_call() -> None:
     assert torch.equal(graph(x, state), F.dropout(x, rng_state=state))
 
 
+def test_folded_state() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = dropout_ext.Dropout()
+
+        def forward(self, x: Tensor, state: Tensor) -> Tensor:
+            return self.drop(x, rng_state=dropout_ext.fold_in(state, 3))
+
+    graph, x, state = torch.fx.symbolic_trace(Model()), torch.ones(4, 8), dropout_ext.rng_state(1)
+    expected = F.dropout(x, rng_state=dropout_ext.fold_in(state, 3))
+    assert torch.equal(graph(x, state), expected)
+
+
 def test_function_stays_a_function() -> None:
     """In the forward of a module that is none of ours."""
 

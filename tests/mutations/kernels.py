@@ -40,6 +40,13 @@ _CONTRACT = (
         (f"{_MASK}::test_ties",),
     ),
     Mutation(
+        "fold_in: from a counter that masks have",
+        "csrc/core/fold_in.h",
+        "kFoldBlock = ~uint64_t{0};",
+        "kFoldBlock = 0;",
+        ("tests/contract/test_fold_in.py::test_known_answers",),
+    ),
+    Mutation(
         "ties of the last vector alone are looked at",
         "csrc/kernels/cpu/keep_words.inl",
         "any_tie |= first.tie",
