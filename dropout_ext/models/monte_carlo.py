@@ -223,7 +223,7 @@ def _generator_states(model: nn.Module) -> list[Tensor]:
     if torch.cuda.is_initialized():
         generators += torch.cuda.default_generators
     own = (getattr(module, "generator", None) for module in model.modules())
-    generators += {g for g in own if isinstance(g, Generator)}
+    generators += dict.fromkeys(g for g in own if isinstance(g, Generator))
     return [generator.get_state() for generator in generators]
 
 
