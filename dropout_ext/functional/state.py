@@ -78,7 +78,7 @@ def fold_in(state: Tensor, number: int | Tensor) -> Tensor:
         RuntimeError: a number on another device.
     """
     if has_torch_function_unary(state):
-        return handle_torch_function(fold_in, (state,), state, number)  # type: ignore[no-any-return]
+        return handle_torch_function(fold_in, (state,), state, number)
     check_rng_state(state, "fold_in: state")
     if not isinstance(number, Tensor):
         value = _as_int64("fold_in", "number", number)

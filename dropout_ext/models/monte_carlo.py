@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from torch import Generator, Tensor, nn
@@ -79,6 +79,34 @@ _WHY = (
     "A dropout that a forward calls as a function, as torch.nn.functional.dropout, is no module: "
     "it follows the training flag of the module around it"
 )
+
+
+@overload
+def mc_predict(
+    model: Callable[..., Any],
+    *args: Any,
+    samples: int = ...,
+    vmapped: bool = ...,
+    chunk_size: int | None = ...,
+    generator: Generator | None = ...,
+    return_samples: Literal[False] = ...,
+    model_kwargs: Mapping[str, Any] | None = ...,
+    **kwargs: Any,
+) -> Prediction: ...
+
+
+@overload
+def mc_predict(
+    model: Callable[..., Any],
+    *args: Any,
+    samples: int = ...,
+    vmapped: bool = ...,
+    chunk_size: int | None = ...,
+    generator: Generator | None = ...,
+    return_samples: Literal[True],
+    model_kwargs: Mapping[str, Any] | None = ...,
+    **kwargs: Any,
+) -> SampledPrediction: ...
 
 
 def mc_predict(
