@@ -8,8 +8,8 @@ whatever thread runs it.
 from __future__ import annotations
 
 import functools
-import threading
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

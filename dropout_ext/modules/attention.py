@@ -52,8 +52,13 @@ class MultiheadAttention(nn.MultiheadAttention):
         attn_mask: Tensor | None = None,
         average_attn_weights: bool = True,
         is_causal: bool = False,
+        *,
+        rng_state: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Arguments and results are those of torch.nn.MultiheadAttention."""
+        """Arguments and results are those of torch.nn.MultiheadAttention.
+
+        ``rng_state`` is that of the weights' mask, in place of a draw.
+        """
         masks: dict[str, Any] = {
             "key_padding_mask": key_padding_mask,
             "need_weights": need_weights,
@@ -61,7 +66,8 @@ class MultiheadAttention(nn.MultiheadAttention):
             "average_attn_weights": average_attn_weights,
             "is_causal": is_causal,
         }
-        if (call := module_call(query, key, value, **masks)) is not None:
+        given = {} if rng_state is None else {"rng_state": rng_state}
+        if (call := module_call(query, key, value, **masks, **given)) is not None:
             return call  # type: ignore[return-value]  # a proxy, which torch.fx unpacks
         ours = self.training and attention_is_ours(self.attention, query)
         if not ours or self.dropout == 0.0:
@@ -89,7 +95,8 @@ class MultiheadAttention(nn.MultiheadAttention):
             q_proj_weight=self.q_proj_weight,
             k_proj_weight=self.k_proj_weight,
             v_proj_weight=self.v_proj_weight,
-            generator=self.generator,
+            generator=self.generator if rng_state is None else None,
+            **given,
             **masks,
         )
         return output.transpose(0, 1) if first else output, weights

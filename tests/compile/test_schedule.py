@@ -17,9 +17,9 @@ from torch._dynamo.utils import counters
 import dropout_ext
 from dropout_ext import functional as F
 
-# Off the binary grid, so that a float32 on the way changes thresholds and scales; all or nothing.
+# Off the binary grid, so that a float32 on the way changes the scale of float64; all or nothing.
 SCHEDULE = [0.05 * step + 1 / 21 for step in range(1, 9)] + [0.5, 1.0]
-X = torch.randn(6, 8, 3, generator=torch.Generator().manual_seed(7))
+X = torch.randn(6, 8, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "Dropout": lambda: dropout_ext.Dropout(),

@@ -128,6 +128,16 @@ def test_modules_take_a_state(name: str, own: bool) -> None:
     assert torch.equal(generator.get_state(), before)
 
 
+def test_attention_takes_a_state() -> None:
+    """Its mask is that of the function, and its own generator rests."""
+    generator, x = torch.Generator(), torch.randn(2, 5, 8)
+    module = dropout_ext.MultiheadAttention(8, 2, dropout=0.4, generator=generator)
+    before = generator.get_state()
+    found = [module(x, x, x, rng_state=state((5, 6)))[1] for _ in range(2)]
+    assert torch.equal(*found) and (found[0] == 0).any()
+    assert torch.equal(generator.get_state(), before)
+
+
 def test_every_module_of_ours_takes_a_state() -> None:
     tested = {type(module) for module, _ in MODULES.values()}
     ours = {getattr(dropout_ext, name) for name in dropout_ext.__all__}
