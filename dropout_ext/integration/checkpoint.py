@@ -8,7 +8,6 @@ whatever thread runs it.
 from __future__ import annotations
 
 import functools
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -118,12 +117,10 @@ _PACKED_BY = f"{checkpoint_hook.__qualname__}."
 
 def _level_of_user() -> int:
     """Of the innermost frame that is neither torch's nor ours, for the function that warns."""
-    level, frame = 0, sys._getframe(1)
-    while frame.f_globals.get("__name__", "").partition(".")[0] in ("dropout_ext", "torch"):
-        if frame.f_back is None:
-            break
+    level, frame = 0, inspect.currentframe()
+    while frame and frame.f_globals["__name__"].partition(".")[0] in ("dropout_ext", "torch"):
         level, frame = level + 1, frame.f_back
-    return level + 1
+    return level
 
 
 def warn_if_not_restored() -> None:

@@ -66,8 +66,8 @@ class MultiheadAttention(nn.MultiheadAttention):
             "average_attn_weights": average_attn_weights,
             "is_causal": is_causal,
         }
-        given = {} if rng_state is None else {"rng_state": rng_state}
-        if (call := module_call(query, key, value, **masks, **given)) is not None:
+        options = masks if rng_state is None else {**masks, "rng_state": rng_state}
+        if (call := module_call(query, key, value, **options)) is not None:
             return call  # type: ignore[return-value]  # a proxy, which torch.fx unpacks
         ours = self.training and attention_is_ours(self.attention, query)
         if not ours or self.dropout == 0.0:
@@ -96,8 +96,7 @@ class MultiheadAttention(nn.MultiheadAttention):
             k_proj_weight=self.k_proj_weight,
             v_proj_weight=self.v_proj_weight,
             generator=self.generator if rng_state is None else None,
-            **given,
-            **masks,
+            **options,
         )
         return output.transpose(0, 1) if first else output, weights
 
