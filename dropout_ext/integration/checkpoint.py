@@ -8,6 +8,7 @@ whatever thread runs it.
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 import warnings
 from collections.abc import Callable, Iterator
