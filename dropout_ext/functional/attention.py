@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, unflatten
 from torch.nn.functional import linear
 
 from dropout_ext.functional.attention_inputs import (
@@ -94,7 +94,7 @@ def multi_head_attention_forward(
     check_dimensions(query, key, value, key_padding_mask, attn_mask, num_heads)
     head = head_size(query, embed_dim_to_check, num_heads)
     batch = query.size(1) if query.dim() == 3 else 1
-    samples = batch * num_heads
+    heads, samples = (batch, num_heads), batch * num_heads
     warn_of_two_types(key_padding_mask, attn_mask)
     padding = additive(key_padding_mask, "key_padding_mask", query.dtype)
     if is_causal and attn_mask is None:
@@ -123,18 +123,18 @@ def multi_head_attention_forward(
     p = dropout_p if training else 0.0
     if need_weights:
         output, attention = _with_weights(q, k, v, mask, p, generator, rng_state)
-        attention = attention.unflatten(0, (batch, num_heads))
+        attention = unflatten(attention, 0, heads)
         attention = attention.mean(1) if average_attn_weights else attention
     else:
         if mask is not None:
-            mask = mask.unsqueeze(0) if mask.size(0) == 1 else mask.unflatten(0, (batch, num_heads))
-        q, k, v = (tensor.unflatten(0, (batch, num_heads)) for tensor in (q, k, v))
+            mask = mask.unsqueeze(0) if mask.size(0) == 1 else unflatten(mask, 0, heads)
+        q, k, v = (unflatten(tensor, 0, heads) for tensor in (q, k, v))
         output = scaled_dot_product_attention(
             q, k, v, mask, p, hint, generator=generator, rng_state=rng_state
         )
         output, attention = output.flatten(0, 1), None
     output = output.transpose(0, 1).reshape(-1, embed_dim_to_check)
-    output = linear(output, out_proj_weight, out_proj_bias).unflatten(0, (-1, batch))
+    output = unflatten(linear(output, out_proj_weight, out_proj_bias), 0, (-1, batch))
     if query.dim() == 3:
         return output, attention
     return output.squeeze(1), None if attention is None else attention.squeeze(0)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, unflatten
 from torch.nn.functional import linear, pad
 
 
@@ -132,7 +132,7 @@ def project(inputs: Sequence[Tensor], weight: Tensor | None, bias: Tensor | None
     biases = [None] * len(groups) if bias is None else bias.split(sizes)
     projected: list[Tensor] = []
     for (tensor, count), w, b in zip(groups, weight.split(sizes), biases, strict=True):
-        together = linear(tensor, w, b).unflatten(-1, (count, size)).movedim(-2, 0)
+        together = unflatten(linear(tensor, w, b), -1, (count, size)).movedim(-2, 0)
         projected += together.contiguous().unbind(0)
     return projected
 

@@ -265,7 +265,8 @@ def test_compiled(make: Function) -> None:
     torch._dynamo.reset()
     model = dropout_ext.convert_dropout(make())
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    assert equal(step(model), step(compiled))
+    for eager, found in zip(step(model), step(compiled), strict=True):
+        torch.testing.assert_close(eager, found)  # gradients are added in another order
     torch._dynamo.reset()
 
 
