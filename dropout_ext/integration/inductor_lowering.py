@@ -1,0 +1,122 @@
+"""``dropout`` and ``dropout_mask`` as loops of Inductor, which it fuses with their neighbours."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sympy
+import torch
+
+from dropout_ext.integration import inductor_mask
+from dropout_ext.integration.inductor_mask import ONE, Place, State, threshold, wide
+from dropout_ext.integration.inductor_private import Pointwise, V, full, ops
+from dropout_ext.integration.strides import row_major
+
+Index = Sequence[Any]  # coordinates, as sympy expressions
+Loader = Callable[[Index], Any]
+_INT32_MAX = 2**31 - 1
+
+
+def _loop(device: Any, dtype: torch.dtype, size: Sequence[Any], element: Loader) -> Any:
+    """Realized: else a consumer that reads an element several times computes it as often."""
+    result = Pointwise.create(device=device, dtype=dtype, inner_fn=element, ranges=list(size))
+    result.realize()
+    return result
+
+
+def _state_loader(rng_state: Any) -> tuple[Loader, int]:
+    """The state of an element, and how many leading dimensions have states of their own."""
+    rng_state.realize()
+    batch = len(rng_state.get_size()) - 1
+    load = rng_state.make_loader()
+
+    def element(index: Index) -> State:
+        words = (load([*index[:batch], sympy.Integer(k)]) for k in range(2))
+        return State(*(ops.to_dtype(number, torch.uint64) for number in words))
+
+    return element, batch
+
+
+def _place_loader(size: Sequence[Any], strides: Sequence[Any], base: Any) -> Loader:
+    """The mask index of an element, in 32 bits where they suffice.
+
+    Inductor computes index expressions in 32 bits where the tensor allows it, whatever the mask
+    index; wider ones are computed as values.
+    """
+    used = [d for d, stride in enumerate(strides) if stride != 0]
+    reach = sum((sympy.Max(0, size[d] - 1) * abs(strides[d]) for d in used), sympy.sympify(base))
+    if V.graph.sizevars.guard_or_false(sympy.Le(reach, _INT32_MAX)):
+
+        def narrow(index: Index) -> Place:
+            flat = sum((index[d] * strides[d] for d in used), sympy.sympify(base))
+            return inductor_mask.place_of_word(ops.index_expr(flat, torch.int32))
+
+        return narrow
+    numbers = [int(number) for number in (base, *(strides[d] for d in used))]
+
+    def element(index: Index) -> Place:
+        flat = wide(numbers[0])
+        for d, stride in zip(used, numbers[1:], strict=True):
+            coordinate = ops.to_dtype(ops.index_expr(index[d], torch.int64), torch.uint64)
+            flat = ops.add(flat, ops.mul(coordinate, wide(stride)))
+        return inductor_mask.place_of_wide(flat)
+
+    return element
+
+
+def _keep_loader(
+    device: Any, size: Sequence[Any], t: int, rng_state: Any, mask_strides: Any, mask_base: Any
+) -> Loader:
+    """Is an element kept? Decisions that elements share are made once, by a loop of their own."""
+    state, batch = _state_loader(rng_state)
+    inner = row_major(size[batch:]) if mask_strides is None else mask_strides[batch:]
+    strides = [0] * batch + list(inner)
+    place = _place_loader(size, strides, mask_base)
+
+    def element(index: Index) -> Any:
+        return inductor_mask.keep(state(index), place(index), t)
+
+    shared = [d for d in range(batch, len(size)) if strides[d] == 0 and size[d] != 1]
+    if not shared:
+        return element
+    sizes = [1 if d in shared else s for d, s in enumerate(size)]
+    load = _loop(device, torch.bool, sizes, element).make_loader()
+    return lambda index: load([0 if d in shared else i for d, i in enumerate(index)])
+
+
+def dropout(
+    input: Any, p: float, rng_state: Any, *, mask_strides: Any = None, mask_base: Any = 0, **rule: Any
+) -> Any:
+    """See csrc/torch/ops.cpp for the arguments, csrc/core/coefficients.h for the rule."""
+    t = threshold(p)
+    scale, shift, fill = rule.get("scale"), rule.get("shift", 0.0), rule.get("fill", 0.0)
+    if scale is None:
+        scale = 1.0 if t == ONE else 1.0 / (1.0 - t / ONE)
+    device, dtype, size = input.get_device(), input.get_dtype(), input.get_size()
+    if t == ONE:
+        return full(size, fill, dtype=dtype, device=device)
+    compute = torch.float64 if dtype == torch.float64 else torch.float32
+    load = input.make_loader()
+    kept = _keep_loader(device, size, t, rng_state, mask_strides, mask_base) if t > 0 else None
+
+    def element(index: Index) -> Any:
+        if kept is None and (scale, shift, fill) == (1.0, 0.0, 0.0):
+            return load(index)
+        value = ops.mul(ops.to_dtype(load(index), compute), ops.constant(scale, compute))
+        if shift != 0 or fill != 0:
+            value = ops.add(value, ops.constant(shift, compute))
+        if kept is not None:
+            value = ops.where(kept(index), value, ops.constant(fill, compute))
+        return ops.to_dtype(value, dtype)
+
+    return _loop(device, dtype, size, element)
+
+
+def dropout_mask(
+    size: Sequence[Any], p: float, rng_state: Any, *, mask_strides: Any = None, mask_base: Any = 0
+) -> Any:
+    """See csrc/torch/ops.cpp for the arguments."""
+    t, device = threshold(p), rng_state.get_device()
+    if t in (0, ONE):
+        return full(size, t == 0, dtype=torch.bool, device=device)
+    kept = _keep_loader(device, size, t, rng_state, mask_strides, mask_base)
+    return _loop(device, torch.bool, size, kept)
