@@ -19,6 +19,7 @@ _INT32_MAX = 2**31 - 1
 def _loop(device: Any, dtype: torch.dtype, size: Sequence[Any], element: Loader) -> Any:
     """Realized: else a consumer that reads an element several times computes it as often."""
     result = Pointwise.create(device=device, dtype=dtype, inner_fn=element, ranges=list(size))
+    result.data.data.inner_fn_opcount()  # runs `element`: what fails in it, fails here
     result.realize()
     return result
 
@@ -34,6 +35,12 @@ def _state_loader(rng_state: Any) -> tuple[Loader, int]:
         return State(*(ops.to_dtype(number, torch.uint64) for number in words))
 
     return element, batch
+
+
+def _coordinate(index: Any) -> Any:
+    """As uint64. A value: what is computed of an index alone becomes an index expression again."""
+    value = ops.bitwise_or(ops.index_expr(index, torch.int64), ops.constant(0, torch.int64))
+    return ops.to_dtype(value, torch.uint64)
 
 
 def _place_loader(size: Sequence[Any], strides: Sequence[Any], base: Any) -> Loader:
@@ -56,8 +63,7 @@ def _place_loader(size: Sequence[Any], strides: Sequence[Any], base: Any) -> Loa
     def element(index: Index) -> Place:
         flat = wide(numbers[0])
         for d, stride in zip(used, numbers[1:], strict=True):
-            coordinate = ops.to_dtype(ops.index_expr(index[d], torch.int64), torch.uint64)
-            flat = ops.add(flat, ops.mul(coordinate, wide(stride)))
+            flat = ops.add(flat, ops.mul(_coordinate(index[d]), wide(stride)))
         return inductor_mask.place_of_wide(flat)
 
     return element
