@@ -39,6 +39,10 @@ class _Setting:
 setting = _Setting()
 
 
+class NotALoop(Exception):
+    """A call for which no loop of Inductor can be written: the kernel serves it."""
+
+
 @functools.cache
 def _sources() -> str:
     """Stands for this version of the lowering."""
@@ -82,8 +86,8 @@ def _give_up(reason: Exception) -> None:
         )
 
 
-def _is_fused(device: torch.device, p: Any) -> bool:
-    return setting.fuse and device.type in setting.devices and isinstance(p, float)
+def _is_fused(device: torch.device) -> bool:
+    return setting.fuse and device.type in setting.devices
 
 
 def _install() -> None:
@@ -93,31 +97,61 @@ def _install() -> None:
     except (ImportError, AttributeError) as missing:
         _give_up(missing)
         return
-
-    def lowering(operator: Any, fused: Callable[..., Any]) -> None:
+    _extend_cache_keys(inductor_private.FxGraphHashDetails)
+    _extend_partitioner(inductor_private.OpTypes)
+    for operator, fused in (
+        (_ops.dropout.default, inductor_lowering.dropout),
+        (_ops.dropout_mask.default, inductor_lowering.dropout_mask),
+    ):
         extern = inductor_private.fallback_handler(operator, add_to_fallback_set=False)
-
-        def lowered(first: Any, p: Any, rng_state: Any, **arguments: Any) -> Any:
-            if _is_fused(rng_state.get_device(), p):
-                try:
-                    return fused(first, p, rng_state, **arguments)
-                except Exception as error:
-                    _give_up(error)
-            return extern(first, p, rng_state, **arguments)
-
+        lowered = functools.partial(_lower, fused, extern)
         inductor_private.register_lowering(operator, type_promotion_kind=None)(lowered)
 
-    details = inductor_private.FxGraphHashDetails
+
+def _lower(
+    fused: Callable[..., Any],
+    extern: Callable[..., Any],
+    first: Any,
+    p: Any,
+    rng_state: Any,
+    **arguments: Any,
+) -> Any:
+    """A loop of Inductor's, where the setting wants one and it can be written; else the kernel."""
+    if _is_fused(rng_state.get_device()) and isinstance(p, float):
+        try:
+            return fused(first, p, rng_state, **arguments)
+        except NotALoop:
+            pass
+        except Exception as error:
+            _give_up(error)
+    return extern(first, p, rng_state, **arguments)
+
+
+def _extend_cache_keys(details: Any) -> None:
+    """`details`: the class of objects whose attributes are hashed for a key."""
     initialize = details.__init__
 
     @functools.wraps(initialize)
     def initialize_with_setting(self: Any, *args: Any, **kwargs: Any) -> None:
         initialize(self, *args, **kwargs)
-        self.dropout_ext = setting.key()  # its attributes are hashed
+        self.dropout_ext = setting.key()
 
     details.__init__ = initialize_with_setting
-    lowering(_ops.dropout.default, inductor_lowering.dropout)
-    lowering(_ops.dropout_mask.default, inductor_lowering.dropout_mask)
+
+
+def _extend_partitioner(op_types: Any) -> None:
+    """What is fused costs little to compute again, so that less has to be saved for backward."""
+
+    def extended(known: Callable[..., bool]) -> Callable[..., bool]:
+        def answer(self: Any, node: torch.fx.Node) -> bool:
+            if node.target in (_ops.dropout.default, _ops.dropout_mask.default):
+                return _is_fused(node.meta["val"].device)
+            return known(self, node)
+
+        return answer
+
+    for name in ("is_recomputable", "is_fusible"):
+        setattr(op_types, name, extended(getattr(op_types, name)))
 
 
 class _WhenImported(MetaPathFinder):

@@ -7,6 +7,7 @@ import sympy
 import torch
 
 from dropout_ext.integration import inductor_mask
+from dropout_ext.integration.inductor import NotALoop
 from dropout_ext.integration.inductor_mask import ONE, Place, State, threshold, wide
 from dropout_ext.integration.inductor_private import Pointwise, V, full, ops
 from dropout_ext.integration.strides import row_major
@@ -47,7 +48,7 @@ def _place_loader(size: Sequence[Any], strides: Sequence[Any], base: Any) -> Loa
     """The mask index of an element, in 32 bits where they suffice.
 
     Inductor computes index expressions in 32 bits where the tensor allows it, whatever the mask
-    index; wider ones are computed as values.
+    index; wider ones are computed as values, which it can do with numbers, not with symbols.
     """
     used = [d for d, stride in enumerate(strides) if stride != 0]
     reach = sum((sympy.Max(0, size[d] - 1) * abs(strides[d]) for d in used), sympy.sympify(base))
@@ -58,12 +59,13 @@ def _place_loader(size: Sequence[Any], strides: Sequence[Any], base: Any) -> Loa
             return inductor_mask.place_of_word(ops.index_expr(flat, torch.int32))
 
         return narrow
-    numbers = [int(number) for number in (base, *(strides[d] for d in used))]
+    if any(sympy.sympify(number).free_symbols for number in (base, *strides)):
+        raise NotALoop
 
     def element(index: Index) -> Place:
-        flat = wide(numbers[0])
-        for d, stride in zip(used, numbers[1:], strict=True):
-            flat = ops.add(flat, ops.mul(_coordinate(index[d]), wide(stride)))
+        flat = wide(int(base))
+        for d in used:
+            flat = ops.add(flat, ops.mul(_coordinate(index[d]), wide(int(strides[d]))))
         return inductor_mask.place_of_wide(flat)
 
     return element

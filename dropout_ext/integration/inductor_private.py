@@ -5,6 +5,7 @@ Inductor itself is imported. A name that is gone is an ImportError or AttributeE
 compiled graphs are then not fused. ``PURPOSES`` says what each name is for; a test looks them up.
 """
 
+from torch._functorch.partitioners import OpTypes
 from torch._inductor.codecache import FxGraphHashDetails
 from torch._inductor.ir import Pointwise
 from torch._inductor.lowering import fallback_handler, full, register_lowering
@@ -12,6 +13,7 @@ from torch._inductor.ops_handler import OpsHandler
 from torch._inductor.virtualized import V, ops
 
 PURPOSES = {
+    "torch._functorch.partitioners.OpTypes": "fusion: what backward may compute again",
     "torch._inductor.codecache.FxGraphHashDetails": "caches: what a key is made of",
     "torch._inductor.ir.Pointwise": "fusion: a loop over elements",
     "torch._inductor.lowering.fallback_handler": "fusion off: the operator as a node of its own",
@@ -31,6 +33,7 @@ for _operation in (
 
 __all__ = [
     "FxGraphHashDetails",
+    "OpTypes",
     "Pointwise",
     "V",
     "fallback_handler",

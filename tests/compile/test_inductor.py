@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 import torch._inductor.config as inductor_config
+import torch._inductor.graph
 from torch._dynamo.utils import counters
 from torch._functorch import config as functorch_config
 from torch._inductor.utils import run_and_get_code
@@ -26,6 +27,7 @@ from torch._inductor.utils import run_and_get_code
 import dropout_ext
 from dropout_ext import functional as F
 from dropout_ext.integration import inductor
+from tests.compile import blocks
 from tests.helpers.cases import RNG_STATES
 from tests.helpers.compare import assert_bits, random_bits, state, to_bits
 
@@ -145,6 +147,17 @@ def test_one_graph_for_all_sizes(fused: None) -> None:
 
 
 @pytest.mark.thorough
+def test_symbols_beyond_32_bits_are_left_to_the_kernel(fused: None) -> None:
+    def f(x: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return ops.dropout(x, 0.3, s, mask_strides=[2**40 * x.shape[0], 2])
+
+    x, s = torch.randn(6, 50), state(RNG_STATES[6])
+    found, code = generated(f, x, s, dynamic=True)
+    assert EXTERN in code
+    assert torch.equal(found, f(x, s))
+
+
+@pytest.mark.thorough
 def test_training_is_eager_training(fused: None) -> None:
     """Drawn states, forward and backward, twice."""
 
@@ -178,6 +191,36 @@ def test_what_is_shared_or_read_often_is_made_once(fused: None) -> None:
         # Inductor writes a constant once, and the vectorized part of a loop beside its rest.
         mask, *_ = (part for part in code.split("#pragma omp for") if MULTIPLIER in part)
         assert code.count(MULTIPLIER) <= 2 and "3200L" not in mask.split("auto tmp")[0]
+
+
+@pytest.mark.thorough
+def test_no_more_is_saved_than_with_torchs_dropout(fused: None) -> None:
+    """Of linear, GELU, dropout, residual, layer norm, linear: 16 bytes for a mask of bytes."""
+
+    def saved(drop: blocks.Dropout) -> int:
+        first, last = torch.nn.Linear(64, 128), torch.nn.Linear(128, 32)
+        block, norm = blocks.gelu(drop), torch.nn.LayerNorm(128)
+        bias = torch.zeros(128, requires_grad=True)
+
+        def model(x: torch.Tensor, residual: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+            return last(norm(block(first(x), bias, residual, state)))
+
+        x, residual = (torch.randn(256, n, requires_grad=True) for n in (64, 128))
+        given = {id(each) for m in (first, last, norm) for each in m.parameters()}
+        given |= {id(each) for each in (x, residual, bias)}
+        bytes_saved: list[int] = []
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            if id(tensor) not in given:
+                bytes_saved.append(tensor.nbytes)
+            return tensor
+
+        compiled = torch.compile(model, backend="aot_eager_decomp_partition", fullgraph=True)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            compiled(x, residual, dropout_ext.rng_state(3))
+        return sum(bytes_saved)
+
+    assert saved(blocks.ours) <= saved(blocks.torchs) - 256 * 128 + 16
 
 
 def test_on_the_cpu_the_kernel_stays() -> None:
