@@ -44,11 +44,14 @@ def _coordinate(index: Any) -> Any:
     return ops.to_dtype(value, torch.uint64)
 
 
-def _place_loader(size: Sequence[Any], strides: Sequence[Any], base: Any) -> Loader:
+def _place_loader(size: Sequence[Any], strides: Sequence[Any], base: Any, dear: bool) -> Loader:
     """The mask index of an element, in 32 bits where they suffice.
 
     Inductor computes index expressions in 32 bits where the tensor allows it, whatever the mask
     index; wider ones are computed as values, which it can do with numbers, not with symbols.
+
+    Args:
+        dear: the wider ones are not worth it.
     """
     used = [d for d, stride in enumerate(strides) if stride != 0]
     reach = sum((sympy.Max(0, size[d] - 1) * abs(strides[d]) for d in used), sympy.sympify(base))
@@ -59,7 +62,7 @@ def _place_loader(size: Sequence[Any], strides: Sequence[Any], base: Any) -> Loa
             return inductor_mask.place_of_word(ops.index_expr(flat, torch.int32))
 
         return narrow
-    if any(sympy.sympify(number).free_symbols for number in (base, *strides)):
+    if dear or any(sympy.sympify(number).free_symbols for number in (base, *strides)):
         raise NotALoop
 
     def element(index: Index) -> Place:
@@ -71,19 +74,43 @@ def _place_loader(size: Sequence[Any], strides: Sequence[Any], base: Any) -> Loa
     return element
 
 
+def _in_memory_order(strides: Sequence[Any]) -> bool:
+    """Do neighbours in memory have neighbouring mask indices? Then they share Philox calls."""
+    value = V.graph.current_node.meta["val"]
+    memory = [s.node.expr if isinstance(s, torch.SymInt) else s for s in value.stride()]
+    return all(
+        V.graph.sizevars.statically_known_equals(stride, memory[d])
+        for d, stride in enumerate(strides)
+        if value.shape[d] != 1
+    )
+
+
 def _keep_loader(
-    device: Any, size: Sequence[Any], t: int, rng_state: Any, mask_strides: Any, mask_base: Any
+    device: Any,
+    dtype: torch.dtype,
+    size: Sequence[Any],
+    t: int,
+    rng_state: Any,
+    mask_strides: Any,
+    mask_base: Any,
 ) -> Loader:
-    """Is an element kept? Decisions that elements share are made once, by a loop of their own."""
+    """Is an element kept? Decisions that elements share are made once, by a loop of their own.
+
+    Where each element needs Philox calls of its own, these take longer than to read and write
+    16 bits once more, which is what the kernel costs.
+    """
     state, batch = _state_loader(rng_state)
     inner = row_major(size[batch:]) if mask_strides is None else mask_strides[batch:]
     strides = [0] * batch + list(inner)
-    place = _place_loader(size, strides, mask_base)
+    shared = [d for d in range(batch, len(size)) if strides[d] == 0 and size[d] != 1]
+    dear = not shared and dtype.itemsize < 4
+    if dear and not _in_memory_order(strides):
+        raise NotALoop
+    place = _place_loader(size, strides, mask_base, dear)
 
     def element(index: Index) -> Any:
         return inductor_mask.keep(state(index), place(index), t)
 
-    shared = [d for d in range(batch, len(size)) if strides[d] == 0 and size[d] != 1]
     if not shared:
         return element
     sizes = [1 if d in shared else s for d, s in enumerate(size)]
@@ -104,7 +131,9 @@ def dropout(
         return full(size, fill, dtype=dtype, device=device)
     compute = torch.float64 if dtype == torch.float64 else torch.float32
     load = input.make_loader()
-    kept = _keep_loader(device, size, t, rng_state, mask_strides, mask_base) if t > 0 else None
+    kept = None
+    if t > 0:
+        kept = _keep_loader(device, dtype, size, t, rng_state, mask_strides, mask_base)
 
     def element(index: Index) -> Any:
         if kept is None and (scale, shift, fill) == (1.0, 0.0, 0.0):
@@ -126,5 +155,5 @@ def dropout_mask(
     t, device = threshold(p), rng_state.get_device()
     if t in (0, ONE):
         return full(size, t == 0, dtype=torch.bool, device=device)
-    kept = _keep_loader(device, size, t, rng_state, mask_strides, mask_base)
+    kept = _keep_loader(device, torch.bool, size, t, rng_state, mask_strides, mask_base)
     return _loop(device, torch.bool, size, kept)

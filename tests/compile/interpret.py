@@ -108,7 +108,7 @@ for name, arguments in {
     p = arguments.pop("p", 0.3)
     CASES[name] = bits(lambda x, s, a=arguments, p=p: ops.dropout(x, p, s, **a), X, STATE)
 CASES["states of samples"] = bits(lambda x, s: ops.dropout(x, 0.3, s), X, BATCH)
-CASES["the mask alone"] = bits(lambda s: ops.dropout_mask((4, 50), 0.3, s), BATCH)
+CASES["the mask alone"] = bits(lambda s: ops.dropout_mask((4, 50), 0.3, s), STATE)
 CASES["channels last"] = bits(
     lambda x, s: F.dropout(x, 0.3, rng_state=s),
     torch.randn(2, 5, 6, 7).to(memory_format=torch.channels_last),

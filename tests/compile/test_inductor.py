@@ -88,44 +88,87 @@ RULES: dict[str, dict[str, Any]] = {
 PROBABILITIES = (2.0**-17, 0.5, 0.999999999, 2.0**-33, 1 - 2.0**-34)
 
 
-def everything(x: torch.Tensor, states: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    seed, per_sample, per_row = states
+def maps(x: torch.Tensor, seed: torch.Tensor) -> dict[str, torch.Tensor]:
     found = {f"map: {name}": ops.dropout(x, 0.3, seed, **m) for name, m in MAPS.items()}
-    found |= {f"mask: {n}": ops.dropout_mask(x.shape, 0.3, seed, **m) for n, m in MAPS.items()}
-    found |= {f"rule: {name}": ops.dropout(x, 0.3, seed, **rule) for name, rule in RULES.items()}
+    for name in ("row-major", "a base inside a block", "first shared", "last shared", "all shared"):
+        found[f"mask: {name}"] = ops.dropout_mask(x.shape, 0.3, seed, **MAPS[name])
     for p in PROBABILITIES:
         found[f"p: {p}"] = ops.dropout(x, p, seed)
         found[f"p, alpha: {p}"] = ops.dropout(x, p, seed, **RULES["alpha"])
         found[f"p, mask: {p}"] = ops.dropout_mask(x.shape, p, seed)
-    found["state of a sample"] = ops.dropout(x, 0.3, per_sample)
-    found["state of a row"] = ops.dropout(x, 0.3, per_row, mask_strides=[9, 9, 2], mask_base=1)
-    found["transposed"] = ops.dropout(x.transpose(0, 2), 0.3, seed)
     found["no elements"] = ops.dropout(x[:0], 0.3, seed)
+    return found
+
+
+def rules(x: torch.Tensor, seed: torch.Tensor) -> dict[str, torch.Tensor]:
+    found = {f"rule: {name}": ops.dropout(x, 0.3, seed, **rule) for name, rule in RULES.items()}
+    found["default"] = ops.dropout(x, 0.3, seed)
+    if x.element_size() >= 4:
+        found["transposed"] = ops.dropout(x.transpose(0, 2), 0.3, seed)
     found["of an expression"] = ops.dropout(x.abs(), 0.3, seed) + 0
     return found
 
 
-@pytest.mark.thorough
-def test_bits_of_the_kernel(fused: None, dtype: torch.dtype) -> None:
-    x = random_bits(SHAPE, dtype, seed=1)
-    batch = torch.stack([state(each) for each in (*RNG_STATES, *RNG_STATES, *RNG_STATES)[:24]])
-    states = [state(RNG_STATES[6]), batch[:4].clone(), batch.view(4, 6, 2)]
-    found, code = generated(everything, x, states)
+def states(x: torch.Tensor, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {
+        "of a sample": ops.dropout(x, 0.3, batch[:, 0]),
+        "of a row": ops.dropout(x, 0.3, batch, mask_strides=[9, 9, 2], mask_base=1),
+    }
+
+
+def assert_eager(function: Callable[..., dict[str, torch.Tensor]], *inputs: torch.Tensor) -> None:
+    found, code = generated(function, *inputs)
     assert EXTERN not in code
-    for name, expected in everything(x, states).items():
+    for name, expected in function(*inputs).items():
         assert_bits(found[name], to_bits(expected), name)
         assert found[name].dtype == expected.dtype
 
 
 @pytest.mark.thorough
-def test_states_with_every_half_in_use(fused: None) -> None:
-    def f(states: torch.Tensor) -> torch.Tensor:
-        return ops.dropout_mask((len(states), 40), 0.3, states)
+def test_bits_of_every_index_map_and_probability(fused: None) -> None:
+    assert_eager(maps, random_bits(SHAPE, torch.float32, seed=1), state(RNG_STATES[6]))
 
+
+@pytest.mark.thorough
+def test_bits_of_every_dtype_and_rule(fused: None, dtype: torch.dtype) -> None:
+    assert_eager(rules, random_bits(SHAPE, dtype, seed=1), state(RNG_STATES[6]))
+
+
+@pytest.mark.thorough
+def test_bits_of_states_of_their_own(fused: None) -> None:
+    batch = torch.stack([state((7 * k, k)) for k in range(24)]).view(4, 6, 2)
+    assert_eager(states, random_bits(SHAPE, torch.float32, seed=1), batch)
+
+
+@pytest.mark.thorough
+def test_states_with_every_half_in_use(fused: None) -> None:
     states = torch.stack([state(each) for each in RNG_STATES])
-    found, _ = generated(f, states)
-    for mask, each in zip(found, RNG_STATES, strict=True):
-        assert torch.equal(mask, F.dropout_mask(40, 0.3, rng_state=state(each)))
+    x = torch.ones(len(states), 40)
+    found, code = generated(lambda x, states: ops.dropout(x, 0.3, states), x, states)
+    assert EXTERN not in code
+    for row, each in zip(found, RNG_STATES, strict=True):
+        assert torch.equal(row != 0, F.dropout_mask(40, 0.3, rng_state=state(each)))
+
+
+X = torch.randn(16, 24, 40)
+ELSEWHERE = {
+    "transposed": lambda x, s: ops.dropout(x.transpose(1, 2), 0.3, s),
+    "heads": lambda x, s: ops.dropout(x.transpose(0, 1), 0.3, s),
+    "piece": lambda x, s: ops.dropout(x, 0.3, s, mask_strides=[2000, 50, 1]),
+    "beyond 2^31": lambda x, s: ops.dropout(x, 0.3, s, mask_base=2**31),
+    "states": lambda x, s: ops.dropout(x, 0.3, s.expand(16, 2)),
+}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_16_bits_are_fused_where_neighbours_share(fused: None, name: str) -> None:
+    """Elsewhere the kernel takes less time than the Philox calls of each element."""
+    s = state(RNG_STATES[6])
+    for dtype, kernel in ((torch.bfloat16, True), (torch.float32, False)):
+        found, code = generated(ELSEWHERE[name], X.to(dtype), s)
+        assert (EXTERN in code) == kernel
+        assert torch.equal(found, ELSEWHERE[name](X.to(dtype), s))
 
 
 @pytest.mark.thorough

@@ -192,7 +192,7 @@ def externs(source: str) -> list[str]:
 
 # Triton's interpreter.
 
-_BLOCKS = {"XBLOCK": 32, "YBLOCK": 16, "R0_BLOCK": 64}
+_BLOCKS = {"XBLOCK": 256, "YBLOCK": 16, "R0_BLOCK": 64}
 
 
 class _Interpreted:
