@@ -19,7 +19,7 @@ _INT32_MAX = 2**31 - 1
 
 def _loop(device: Any, dtype: torch.dtype, size: Sequence[Any], element: Loader) -> Any:
     """Realized: else a consumer that reads an element several times computes it as often."""
-    result = Pointwise.create(device=device, dtype=dtype, inner_fn=element, ranges=list(size))
+    result: Any = Pointwise.create(device=device, dtype=dtype, inner_fn=element, ranges=list(size))
     result.data.data.inner_fn_opcount()  # runs `element`: what fails in it, fails here
     result.realize()
     return result
@@ -119,7 +119,13 @@ def _keep_loader(
 
 
 def dropout(
-    input: Any, p: float, rng_state: Any, *, mask_strides: Any = None, mask_base: Any = 0, **rule: Any
+    input: Any,
+    p: float,
+    rng_state: Any,
+    *,
+    mask_strides: Any = None,
+    mask_base: Any = 0,
+    **rule: Any,
 ) -> Any:
     """See csrc/torch/ops.cpp for the arguments, csrc/core/coefficients.h for the rule."""
     t = threshold(p)

@@ -25,11 +25,11 @@ PURPOSES = {
 }
 
 # What the mask is made of, in loops.
-for _operation in (
+for operation in (
     *("add", "bitwise_and", "bitwise_left_shift", "bitwise_or", "bitwise_right_shift"),
     *("bitwise_xor", "constant", "ge", "index_expr", "load", "mul", "ne", "to_dtype", "where"),
 ):
-    getattr(OpsHandler, _operation)
+    getattr(OpsHandler, operation)
 
 __all__ = [
     "FxGraphHashDetails",

@@ -1,4 +1,4 @@
-"""``python -m tests.compile.interpret FOLDER``: Inductor's Triton code, run by Triton's interpreter.
+"""``python -m tests.compile.interpret FOLDER``: Inductor's Triton code in Triton's interpreter.
 
 Needs TRITON_INTERPRET=1 from the start. Prints what each case gave, as JSON: "equal", or what is
 wrong.
@@ -56,7 +56,8 @@ def mask_and_values(block: blocks.Block, *inputs: torch.Tensor) -> Case:
         (found,) = triton_code.run_interpreted(source, inputs, FOLDER)
         expected = block(*inputs)
         assert torch.equal(found == 0, expected == 0)
-        torch.testing.assert_close(found, expected, rtol=1e-5 if found.dtype == torch.float32 else 2**-7, atol=1e-5)
+        rounding = 1e-5 if found.dtype == torch.float32 else 2**-7
+        torch.testing.assert_close(found, expected, rtol=rounding, atol=1e-5)
 
     return case
 
@@ -67,9 +68,7 @@ def backward() -> None:
     _, source = generate(lambda x, s: F.dropout(x, 0.3, rng_state=s), x, STATE)
     gradient = torch.randn(13, 37)
     (found,) = (
-        g
-        for g in triton_code.run_interpreted(source, [STATE, gradient], FOLDER)
-        if g is not None
+        g for g in triton_code.run_interpreted(source, [STATE, gradient], FOLDER) if g is not None
     )
     assert torch.equal(found, F.dropout(gradient, 0.3, rng_state=STATE))
 

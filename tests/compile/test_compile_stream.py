@@ -120,9 +120,7 @@ def assert_streams_agree(
 @pytest.mark.parametrize("function", STREAMS)
 @pytest.mark.parametrize("backend", [AOT_EAGER, "aot_eager_decomp_partition"])
 @pytest.mark.thorough
-def test_stream(
-    device: torch.device, function: Function, backend: str, lowering: str
-) -> None:
+def test_stream(device: torch.device, function: Function, backend: str, lowering: str) -> None:
     assert_streams_agree(function, device, backend)
 
 

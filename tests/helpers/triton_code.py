@@ -26,7 +26,9 @@ from torch._subclasses import fake_tensor
 from torch.utils._triton import has_triton
 
 DEVICE = torch.device("cuda:0")
-_KERNEL = re.compile(r"(\w+) = async_compile\.triton\('\w+', '''(.*?)''', device_str='cuda'\)", re.S)
+_KERNEL = re.compile(
+    r"(\w+) = async_compile\.triton\('\w+', '''(.*?)''', device_str='cuda'\)", re.S
+)
 
 
 def _properties(major: int, minor: int) -> types.SimpleNamespace:
@@ -261,8 +263,9 @@ class MachineCode:
 
 
 def machine_code(name: str, source: str, folder: Path, major: int, minor: int) -> MachineCode:
-    from bench.gpu.machine_code import cuobjdump
     from torch._inductor.runtime import triton_heuristics
+
+    from bench.gpu.machine_code import cuobjdump
 
     path = folder / f"{name}_{major}{minor}.py"
     path.write_text(re.sub(r"cc=\d+, major=\d+", f"cc={10 * major + minor}, major={major}", source))
@@ -283,7 +286,9 @@ def machine_code(name: str, source: str, folder: Path, major: int, minor: int) -
             kernel._precompile_config(config)
     cubin = path.with_suffix(".cubin")
     cubin.write_bytes(binaries[0].asm["cubin"])
-    code = re.findall(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?(\S+)", cuobjdump("-sass", str(cubin)))
+    code = re.findall(
+        r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\d+\s+)?(\S+)", cuobjdump("-sass", str(cubin))
+    )
     usage = dict(re.findall(r"(REG|LOCAL|STACK):(\d+)", cuobjdump("-res-usage", str(cubin))))
     persistent = re.search(r"R0_BLOCK: tl\.constexpr = (\d+)", source)
     elements = int(persistent[1]) if persistent else 1
