@@ -22,7 +22,9 @@ NAME, VERSION = "dropout_ext._C", "0.2.0"
 # From Turing on; minor revisions run the code of their major one.
 CUDA_ARCHS = ["7.5", "8.0", "9.0", "10.0", "11.0", "12.0"]
 
-TORCH_LAYER = "autograd checks compiled_autograd cpu device draw_traced eager gemm meta ops python"
+TORCH_LAYER = (
+    "autograd checks compiled_autograd cpu device draw_traced dropout_p eager gemm meta ops python"
+)
 ATTENTION = "autograd compiled_autograd composition cpu cpu_backward cpu_forward ops"
 SOURCES = ["csrc/kernels/cpu/dispatch.cpp", "csrc/kernels/cpu/plan.cpp", "csrc/torch/attention.cpp"]
 SOURCES += [f"csrc/torch/{name}.cpp" for name in TORCH_LAYER.split()]

@@ -49,18 +49,9 @@ def facts(device: str, module: str) -> dict[str, Any]:
 
 
 def describe(found: dict[str, Any]) -> list[str]:
-    """The facts in a few lines for the head of a report."""
-    build = found["dropout_ext"]
-    gpu = [f"GPU  {found['gpu']}"] if found["gpu"] else []
-    return [
-        f"{found['command']}   ({found['date']})",
-        f"CPU  {found['cpu']}, {found['cpu_count']} cores, {found['threads']} threads; "
-        f"{found['cpu_caches']}; torch uses {found['cpu_capability_of_torch']}",
-        *gpu,
-        f"software  Python {found['python']}, torch {found['torch']}, {found['system']}; "
-        f"dropout_ext {build['version']}: CPU path {build['cpu_path']} of "
-        f"{'/'.join(build['cpu_paths'])}, CUDA {build['cuda'] or 'not built'}",
-    ]
+    """The facts, one a line, for the head of a report; those of the build in one."""
+    build = ", ".join(f"{name} {value}" for name, value in found["dropout_ext"].items())
+    return [f"{name:<24} {value}" for name, value in {**found, "dropout_ext": build}.items()]
 
 
 def seconds_of_others() -> float:

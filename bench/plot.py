@@ -1,5 +1,7 @@
 """Throughput against size, one panel per dtype and mode, with the ceilings drawn."""
 
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
 from bench.candidates import BASELINE, COPY, MUL, OURS
-from bench.cases import MODES, format_size
+from bench.cases import format_size
 
 STYLES: dict[str, tuple[str, str, str]] = {
     OURS: ("#d55e00", "-", "o"),
@@ -50,43 +52,48 @@ def _draw(axes: Axes, panel: pd.DataFrame) -> None:
     axes.set_xticks(shown, map(format_size, shown), rotation=45)
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(EngFormatter())
-    axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
+    mode, dtype = panel[["mode", "dtype"]].iloc[0]
+    axes.set_title(f"{_TITLES.get(mode, mode)}, {dtype}", fontsize=10)
 
 
-def plot(frame: pd.DataFrame, facts: dict[str, Any], file: Path) -> None:
-    """Writes the figure as PNG: eager times, the first p and the first CPU path of the records."""
-    shown = frame[(frame["section"] == "speed") & (frame["timer"] == "eager")]
-    if shown.empty:
-        raise SystemExit("nothing to plot: no record of the speed section")
-    path = shown["cpu_path"].fillna("")
-    shown = shown[(shown["p"] == shown["p"].iloc[0]) & (path == path.iloc[0])]
-    modes = [mode for mode in MODES if mode in set(shown["mode"])]
-    dtypes = list(dict.fromkeys(shown["dtype"]))
+def panels(
+    frame: pd.DataFrame, keys: tuple[str, str], draw: Callable[[Axes, pd.DataFrame], None],
+    size: tuple[float, float], labels: tuple[str, str], title: str, file: Path, **shared: Any,
+) -> None:  # fmt: skip
+    """Writes a figure as PNG: a row for each value of the first key, a column for the second's."""
+    rows, columns = (list(dict.fromkeys(frame[key])) for key in keys)
     figure, grid = pyplot.subplots(
-        len(dtypes), len(modes), squeeze=False, sharey=True, layout="constrained",
-        figsize=(4.1 * len(modes) + 0.4, 3.1 * len(dtypes) + 1.3),
+        len(rows), len(columns), squeeze=False, layout="constrained", **shared,
+        figsize=(size[0] * len(columns) + 0.5, size[1] * len(rows) + 1.1),
     )  # fmt: skip
-    labels: dict[str, Artist] = {}
-    for row, dtype in zip(grid, dtypes, strict=True):
-        for axes, mode in zip(row, modes, strict=True):
-            _draw(axes, shown[(shown["dtype"] == dtype) & (shown["mode"] == mode)])
-            axes.set_title(
-                f"{_TITLES.get(mode, mode)}, {dtype}",
-                fontsize=10,
-            )
-            labels.update(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-        row[0].set_ylabel("elements / s")
+    legend: dict[str, Artist] = {}
+    for axes, (row, column) in zip(grid.flat, product(rows, columns), strict=True):
+        draw(axes, frame[(frame[keys[0]] == row) & (frame[keys[1]] == column)])
+        axes.grid(True, which="major", color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        legend.update(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     for axes in grid[-1]:
-        axes.set_xlabel("elements")
-    gpu = facts["gpu"]
-    machine = gpu["name"] if gpu else f"{facts['cpu']}, {facts['threads']} threads"
-    figure.suptitle(
-        f"Dropout, p = {shown['p'].iloc[0]:g}\n{machine}, torch {facts['torch']}", fontsize=11
-    )
+        axes.set_xlabel(labels[0])
+    for axes in grid[:, 0]:
+        axes.set_ylabel(labels[1])
+    figure.suptitle(title, fontsize=11)
     figure.legend(
-        list(labels.values()), list(labels),
-        loc="outside lower center", ncols=min(6, len(labels)), fontsize=9,
+        list(legend.values()), list(legend),
+        loc="outside lower center", ncols=min(6, len(legend)), fontsize=9,
     )  # fmt: skip
     figure.savefig(file, dpi=110)
     pyplot.close(figure)
+
+
+def plot(frame: pd.DataFrame, facts: dict[str, Any], file: Path) -> None:
+    """Of the eager times, the first p and the first CPU path of the records."""
+    shown = frame[(frame["section"] == "speed") & (frame["timer"] == "eager")]
+    if shown.empty:
+        raise SystemExit("nothing to plot: no record of the speed section")
+    path, p = shown["cpu_path"].fillna(""), shown["p"].iloc[0]
+    shown = shown[(shown["p"] == p) & (path == path.iloc[0])]
+    gpu = facts["gpu"]
+    machine = gpu["name"] if gpu else f"{facts['cpu']}, {facts['threads']} threads"
+    title = f"Dropout, p = {p:g}\n{machine}, torch {facts['torch']}"
+    labels = ("elements", "elements / s")
+    panels(shown, ("dtype", "mode"), _draw, (4.1, 3.1), labels, title, file, sharey=True)

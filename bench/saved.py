@@ -1,7 +1,7 @@
 """Bytes that a forward pass keeps for its backward pass, measured in two independent ways."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,12 @@ def saved_tensors(forward: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tenso
     return result, list(packed.values())
 
 
+def nbytes(tensors: Sequence[Tensor], besides: Iterable[Tensor] = ()) -> int:
+    """Bytes of their storages, without those that `besides` lie in."""
+    others = set(map(_address, besides))
+    return sum(t.untyped_storage().nbytes() for t in tensors if _address(t) not in others)
+
+
 def _retained(forward: Callable[[Tensor], Tensor], x: Tensor) -> int:
     """Bytes allocated and not freed by `forward`, less those of its result."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler writes to stderr
@@ -52,8 +58,7 @@ def _record(forward: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, Any]:
     """
     forward(x)
     result, tensors = saved_tensors(forward, x)
-    alive = {_address(x), _address(result)}
-    own = sum(t.untyped_storage().nbytes() for t in tensors if _address(t) not in alive)
+    own = nbytes(tensors, (x, result))
     keeps_input = any(_address(t) == _address(x) for t in tensors)
     del result, tensors
     return {"saved_bytes": own, "keeps_input": keeps_input, "retained_bytes": _retained(forward, x)}

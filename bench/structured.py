@@ -7,6 +7,7 @@ has none), and of ``torch.mul`` by a scalar, which reads and writes as much. Int
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -20,7 +21,7 @@ from bench.extension import dropout_ext
 from bench.loops import Operation, loop
 from bench.report import Report, add_options
 from bench.runner import Job, Record, measure
-from bench.saved import saved_tensors
+from bench.saved import nbytes, saved_tensors
 from bench.tables import as_frame, ratio, speed, text
 from bench.timing import Budget
 
@@ -61,11 +62,10 @@ def _jobs(form: str, device: str, dtype: str) -> list[Job]:
     jobs = []
     operations = {OURS: ours(P), TORCH: baseline(P), MUL: lambda t: torch.mul(t, 2.0)}
     for name, operation in operations.items():
-        _, kept = saved_tensors(operation, x)
         labels: Record = {"candidate": name, "form": form, "shape": shape, "dtype": dtype}
-        labels["saved_bytes"] = sum(tensor.untyped_storage().nbytes() for tensor in kept)
-        run = loop(operation, "forward_backward", [x], [torch.ones_like(x)])
-        jobs.append(Job(labels, lambda run=run: run))  # type: ignore[misc]
+        labels["saved_bytes"] = nbytes(saved_tensors(operation, x)[1])
+        make = partial(loop, operation, "forward_backward", [x], [torch.ones_like(x)])
+        jobs.append(Job(labels, make))
     return jobs
 
 

@@ -67,11 +67,10 @@ def speed_tables(records: Sequence[dict[str, Any]]) -> list[str]:
         cells = block.assign(cell=block.apply(speed, axis=1))
         table = cells.pivot(index="numel", columns="candidate", values="cell")[names].fillna("-")
         own = block[block["candidate"] == OURS].set_index("numel").reindex(table.index)
-        for heading in ("speed_up", "time_over_mul", "time_over_copy"):
-            if own[heading].notna().any():
-                table[heading.replace("_", " ").replace("speed ", "speed-")] = own[heading].map(
-                    ratio
-                )
+        headings = {"speed_up": "speed-up", "time_over_mul": "time over mul"}
+        for key, heading in (headings | {"time_over_copy": "time over copy"}).items():
+            if own[key].notna().any():
+                table[heading] = own[key].map(ratio)
         table.insert(0, "elements", [format_size(numel) for numel in table.index])
         how = timer if pd.isna(path) else f"{path} path"
         lines += ["", f"{mode}, {dtype}, p = {p:g}, {how} ({MODES[mode]})", *text(table)]

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 import torch
 
 Run = Callable[[int], None]  # calls the measured operation the given number of times
-
-
 Clock = Callable[[Run, int], float]  # seconds for so many calls together
 
 

@@ -19,7 +19,7 @@ from bench.cases import DTYPES
 from bench.extension import dropout_ext
 from bench.report import Report, add_options
 from bench.runner import Job, Record, measure
-from bench.saved import saved_tensors
+from bench.saved import nbytes, saved_tensors
 from bench.tables import as_frame, ratio, speed, text
 from bench.timing import Budget, Run
 
@@ -104,9 +104,7 @@ def _job(task: Task, device: str, name: str, compiled: bool) -> Job:
                 x.grad = None
 
         step(2)  # so that what has to be compiled is
-        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-        kept = [tensor.untyped_storage() for tensor in saved_tensors(loss, x)[1]]
-        labels["saved_bytes"] = sum(s.nbytes() for s in kept if s.data_ptr() not in own)
+        labels["saved_bytes"] = nbytes(saved_tensors(loss, x)[1], model.parameters())
         labels["peak_bytes"] = None
         if x.is_cuda:  # the most memory in a step beyond what lies there between steps
             torch.cuda.reset_peak_memory_stats()

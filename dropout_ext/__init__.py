@@ -14,14 +14,16 @@ check_torch_version(_build.TORCH_VERSION, torch.__version__)
 
 from dropout_ext import functional, integration  # noqa: E402
 from dropout_ext._info import build_info  # noqa: E402
-from dropout_ext.functional.state import rng_state  # noqa: E402
+from dropout_ext.functional.state import draw_rng_state, fold_in, rng_state  # noqa: E402
 from dropout_ext.integration.inductor import fuse_in_compiled_graphs  # noqa: E402
 from dropout_ext.models import (  # noqa: E402
     ConversionReport,
     DropConnect,
     Prediction,
+    SampledPrediction,
     convert_dropout,
     drop_connect,
+    find_torch_dropout,
     mc_dropout,
     mc_predict,
     redirect_torch_dropout,
@@ -57,10 +59,14 @@ __all__ = [
     "FeatureAlphaDropout",
     "MultiheadAttention",
     "Prediction",
+    "SampledPrediction",
     "StochasticDepth",
     "build_info",
     "convert_dropout",
+    "draw_rng_state",
     "drop_connect",
+    "find_torch_dropout",
+    "fold_in",
     "functional",
     "fuse_in_compiled_graphs",
     "mc_dropout",

@@ -4,32 +4,34 @@ Reads the machine code in the installed extension with cuobjdump and nvdisasm, o
 or of the packages nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm. Prints for each kernel its
 registers, the bytes it keeps in local memory and the instructions that a thread executes for an
 element: those of the shortest way through the loop that loads and stores at the full width (no tie,
-no end of a row). That is for a long row; for rows whose input is aligned as their output is and, as
-"shifted", for others, without what each further dimension costs to find them; and for strided
-layouts without the draw. Two kinds are counted apart, as a multiprocessor executes half as many of
+no end of a row). That is for input aligned as its output is and, as "shifted", for other input: of
+one long row; of rows, without what each further dimension costs to find them. Strided layouts are
+counted without the draw. Two kinds are counted apart, as a multiprocessor executes half as many of
 each a cycle as of others (CUDA programming guide, "Throughput of native arithmetic instructions"):
 integer addition, comparison, logic, selection and conversion, called ALU here; and integer
 multiplication.
 """
 
 import argparse
-import heapq
-import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from bench.extension import dropout_ext
-from bench.tables import as_frame, text
+from bench.tables import text
 
 _KERNEL = re.compile(
     r"dropout_(?P<loop>rows?|strided)INS_\d+(?P<rule>ScaleShift|Scale|Mask)"
     r"(?:I(?:NS_\d+(?P<half>BFloat16|Float16)E|(?P<wide>[df]))E)?E?(?:Li(?P<width>\d+)E)?"
+    r"(?:Lb(?P<shifted>[01])E)?"
 )
 _DTYPES = {"d": ("float64", 8), "f": ("float32", 4), "BFloat16": ("bfloat16", 2)} | {
     "Float16": ("float16", 2),
@@ -51,7 +53,7 @@ class Count:
 @dataclass(frozen=True)
 class Kernel:
     """``width``: elements of an access. A count is None where no way loads and stores at the full
-    width alone; ``shifted`` also for kernels that know no such rows."""
+    width alone, and for kernels that do not serve such input."""
 
     loop: str
     rule: str
@@ -68,11 +70,6 @@ class Instruction:
     address: int
     guarded: bool
     text: str
-
-    @property
-    def target(self) -> int | None:
-        found = re.match(r"BRA.*\b0x([0-9a-f]+)$", self.text)
-        return int(found[1], 16) if found else None
 
 
 def cuobjdump(*arguments: str) -> str:
@@ -102,85 +99,51 @@ def _instructions(code: str) -> list[Instruction]:
     return [Instruction(int(at, 16), bool(guard), text) for at, guard, text in lines]
 
 
-def _blocks(code: Sequence[Instruction]) -> tuple[list[list[Instruction]], dict[int, list[int]]]:
-    """Basic blocks in the order of their addresses, and which may follow which."""
-    starts = {code[0].address} | {i.target for i in code if i.target is not None}
-    starts |= {
-        after.address
-        for before, after in itertools.pairwise(code)
-        if re.match("BRA|EXIT|RET", before.text)
-    }
-    blocks: list[list[Instruction]] = []
-    for instruction in code:
-        if instruction.address in starts:
-            blocks.append([])
-        blocks[-1].append(instruction)
-    index = {block[0].address: k for k, block in enumerate(blocks)}
-    follows: dict[int, list[int]] = {}
-    for k, block in enumerate(blocks):
-        last = block[-1]
-        goes_on = last.guarded or ", " in last.text or not re.match("BRA|EXIT|RET", last.text)
-        follows[k] = [k + 1] if goes_on and k + 1 < len(blocks) else []
-        if last.target is not None:
-            follows[k].append(index[last.target])
-    return blocks, follows
-
-
-# Instructions, the last block, stores and loads before it, all blocks.
-_Way = tuple[int, int, tuple[int, int], tuple[int, ...]]
+def _follows(code: Sequence[Instruction]) -> list[list[int]]:
+    """For each instruction, which may be executed after it."""
+    index = {instruction.address: k for k, instruction in enumerate(code)}
+    follows = []
+    for k, instruction in enumerate(code):
+        leaves = re.match("BRA|EXIT|RET", instruction.text)
+        goes_on = not leaves or instruction.guarded or ", " in instruction.text
+        targets = re.findall(r"^BRA.*\b0x([0-9a-f]+)$", instruction.text)
+        after = [k + 1] if goes_on and k + 1 < len(code) else []
+        follows.append(after + [index[int(target, 16)] for target in targets])
+    return follows
 
 
 def _loop(
     code: Sequence[Instruction], kind: str, stores: int, loads: int
 ) -> list[Instruction] | None:
     """The shortest way from the head of a loop to its end with so many accesses of this kind."""
-    blocks, follows = _blocks(code)
-
-    def number(name: str) -> list[int]:
-        pattern = re.compile(rf"{name}\.E{kind}")
-        return [sum(bool(pattern.match(i.text)) for i in block) for block in blocks]
-
-    of_block = list(zip(number("STG"), number("LDG"), strict=True))
-    wanted = (stores, loads)
-    best: list[Instruction] | None = None
-    heads = {(after, k) for k in follows for after in follows[k] if after <= k}
-    for head, end in heads:
-        waiting: list[_Way] = [(len(blocks[head]), head, (0, 0), (head,))]
-        seen = set()
+    follows = _follows(code)
+    patterns = [re.compile(rf"{name}\.E{kind}") for name in ("STG", "LDG")]
+    accesses = [[bool(pattern.match(i.text)) for pattern in patterns] for i in code]
+    ways = []
+    for end, head in ((k, after) for k in range(len(code)) for after in follows[k] if after <= k):
+        start = (head, (0, 0))  # an instruction, and the stores and loads before it
+        before = {start: start}
+        waiting = deque([start])
         while waiting:
-            length, k, before, way = heapq.heappop(waiting)
-            made = (
-                min(before[0] + of_block[k][0], stores),
-                min(before[1] + of_block[k][1], loads),
-            )
-            if (k, made) in seen:
-                continue
-            seen.add((k, made))
-            if k == end:
-                if made == wanted and (best is None or length < len(best)):
-                    best = [i for part in way for i in blocks[part]]
-                continue
-            for after in follows[k]:
-                if after != head:
-                    step = (length + len(blocks[after]), after, made, (*way, after))
-                    heapq.heappush(waiting, step)
-    return best
+            k, made = state = waiting.popleft()
+            made = (min(made[0] + accesses[k][0], stores), min(made[1] + accesses[k][1], loads))
+            if k == end and made == (stores, loads):
+                way = [k]
+                while state != start:
+                    state = before[state]
+                    way.append(state[0])
+                ways.append([code[k] for k in reversed(way)])
+                break
+            for after in follows[k] if k != end else ():
+                if after != head and (after, made) not in before:
+                    before[after, made] = state
+                    waiting.append((after, made))
+    return min(ways, key=len, default=None)
 
 
 def _access(size: int) -> str:
     """What follows ``LDG.E`` or ``STG.E`` for so many bytes, as a pattern."""
     return {1: r"\.U8", 2: r"\.U16", 4: r"(?!\.(?:U?\d))"}.get(size, rf"\.{8 * size}\b")
-
-
-def _count(
-    code: Sequence[Instruction], size: int, width: int, accesses: int, loads: int
-) -> Count | None:
-    kind = _access(width * size)
-    way = _loop(code, kind, accesses, loads)
-    if way is None:
-        return None
-    numbers = (len(way), *(sum(bool(k.match(i.text)) for i in way) for k in (_ALU, _MULTIPLY)))
-    return Count(*(number / (width * accesses) for number in numbers))
 
 
 def _kernel(name: str, code: str, resources: str) -> Kernel | None:
@@ -197,11 +160,18 @@ def _kernel(name: str, code: str, resources: str) -> Kernel | None:
     blocks = 2 if loop == "row" and size <= 2 else 1
     accesses = 4 if loop == "strided" else blocks * 8 // width
     instructions = _instructions(code)
-    count = _count(instructions, size, width, accesses, accesses * reads)
-    shifted = None
-    if loop == "rows" and reads:
-        shifted = _count(instructions, size, width, accesses, 2 * accesses)
-    return Kernel(loop, found["rule"], dtype, width, registers, stack + local, count, shifted)
+
+    def count(loads: int) -> Count | None:
+        way = _loop(instructions, _access(width * size), accesses, loads)
+        if way is None:
+            return None
+        numbers = [len(way), *(sum(bool(k.match(i.text)) for i in way) for k in (_ALU, _MULTIPLY))]
+        return Count(*(number / (width * accesses) for number in numbers))
+
+    counts = [count(accesses * reads), count(2 * accesses) if loop == "rows" and reads else None]
+    if found["shifted"] == "1":
+        counts.reverse()
+    return Kernel(loop, found["rule"], dtype, width, registers, stack + local, *counts)
 
 
 def kernels(library: Path, arch: str) -> list[Kernel]:
@@ -210,20 +180,10 @@ def kernels(library: Path, arch: str) -> list[Kernel]:
     codes = _functions(cuobjdump("-sass", *options), r"Function : (\S+)")
     resources = _functions(cuobjdump("-res-usage", *options), r"Function (\S+):")
     found = [_kernel(name, code, resources[name]) for name, code in codes.items()]
-    order = ("loop", "rule", "dtype", "width")
     return sorted(
         (kernel for kernel in found if kernel is not None),
-        key=lambda kernel: [str(getattr(kernel, name)) for name in order],
+        key=lambda kernel: (kernel.loop, kernel.rule, kernel.dtype, kernel.width),
     )
-
-
-def _row(kernel: Kernel) -> dict[str, object]:
-    names = ("loop", "rule", "dtype", "width", "registers", "local_bytes")
-    row: dict[str, object] = {name: getattr(kernel, name) for name in names}
-    for prefix, count in (("", kernel.count), ("shifted ", kernel.shifted)):
-        if count is not None:
-            row |= {f"{prefix}{name}": round(n, 1) for name, n in asdict(count).items()}
-    return row
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -236,7 +196,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SystemExit("dropout_ext was built without CUDA")
     found = kernels(Path(dropout_ext._C.__file__), chosen.arch)
     print(f"{chosen.arch}, CUDA {build['cuda']}; instructions of a thread per element")
-    print("\n".join(text(as_frame(_row(kernel) for kernel in found).astype(object).fillna(""))))
+    table = pd.json_normalize([asdict(kernel) for kernel in found])
+    table = table.drop(columns=["count", "shifted"], errors="ignore").round(1)
+    print("\n".join(text(table.astype(object).fillna(""))))
     return 0
 
 

@@ -2,17 +2,13 @@
 
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot
 from matplotlib.axes import Axes
 from scipy.stats import ttest_rel
 
 from bench.candidates import BASELINE, OURS
+from bench.plot import panels
 
 _COLOURS = {"train": "#d55e00", "test": "#0072b2"}
 
@@ -49,39 +45,22 @@ def paired_test(frame: pd.DataFrame) -> list[str]:
 
 
 def _draw(axes: Axes, group: pd.DataFrame) -> None:
+    """From the second epoch on: the first, near guessing, would stretch the scale."""
     ends = []
     for part, colour in _COLOURS.items():
         curves = 100 * np.array(group[f"{part}_curve"].tolist())
         mean, deviation = curves.mean(0), curves.std(0)
         epochs = np.arange(1, len(mean) + 1)
-        axes.plot(epochs, mean, color=colour, linewidth=1.6, label=f"{part} accuracy")
-        axes.fill_between(
-            epochs, mean - deviation, mean + deviation, color=colour, alpha=0.2, linewidth=0
-        )
+        axes.plot(epochs[1:], mean[1:], color=colour, linewidth=1.6, label=f"{part} accuracy")
+        low, high = (mean - deviation)[1:], (mean + deviation)[1:]
+        axes.fill_between(epochs[1:], low, high, color=colour, alpha=0.2, linewidth=0)
         ends.append(mean[-1])
     name, form = group[["data", "form"]].iloc[0]
     axes.set_title(f"{name}, {form}\ngap {ends[0] - ends[1]:.1f} points", fontsize=10)
-    axes.grid(True, color="#dddddd", linewidth=0.6)
 
 
 def plot(frame: pd.DataFrame, title: str, file: Path) -> None:
-    """Writes the figure as PNG: a row for each data set, a panel for each form of dropout."""
-    names, forms = (list(dict.fromkeys(frame[column])) for column in ("data", "form"))
-    figure, grid = pyplot.subplots(
-        len(names), len(forms), squeeze=False, sharex=True, sharey="row", layout="constrained",
-        figsize=(2.8 * len(forms) + 0.6, 2.7 * len(names) + 0.9),
-    )  # fmt: skip
-    for row, name in zip(grid, names, strict=True):
-        for axes, form in zip(row, forms, strict=True):
-            _draw(axes, frame[(frame["data"] == name) & (frame["form"] == form)])
-        row[0].set_ylabel("accuracy, %")
-        late = np.array(frame[frame["data"] == name]["test_curve"].tolist())[:, 1:]
-        low = 100 * late.min()
-        row[0].set_ylim(low - 0.1 * (100 - low), 100 + 0.05 * (100 - low))
-    for axes in grid[-1]:
-        axes.set_xlabel("epoch")
-    figure.suptitle(title, fontsize=11)
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
-    figure.savefig(file, dpi=110)
-    pyplot.close(figure)
+    """Of the curves: a row for each data set, a panel for each form of dropout."""
+    shared = {"sharex": True, "sharey": "row"}
+    labels = ("epoch", "accuracy, %")
+    panels(frame, ("data", "form"), _draw, (2.8, 2.7), labels, title, file, **shared)

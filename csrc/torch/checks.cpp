@@ -20,34 +20,30 @@ std::string shortest(double number) {
   return std::string(digits, end);
 }
 
-// Does an address occur twice? For the layouts whose strides alone do not tell.
-bool repeats_an_address(const at::Tensor& tensor) {
-  int64_t extent = 1;
-  for (int64_t d = 0; d < tensor.dim(); ++d) {
-    extent += (tensor.size(d) - 1) * tensor.stride(d);
-  }
-  std::vector<bool> taken(static_cast<size_t>(extent));
-  std::vector<int64_t> position(static_cast<size_t>(tensor.dim()), 0);
-  int64_t address = 0;
-  for (int64_t remaining = tensor.numel(); remaining > 0; --remaining) {
-    if (taken[static_cast<size_t>(address)]) {
-      return true;
-    }
+std::string described(const SymStrides& mask_strides) {
+  return mask_strides.has_value() ? c10::str(" and mask_strides ", *mask_strides, " give ")
+                                  : " gives ";
+}
+
+// Does an address from here on, in the dimensions from `d` on, occur twice or among `taken`?
+bool repeats_an_address(
+    const at::Tensor& tensor, std::vector<bool>& taken, int64_t d = 0, int64_t address = 0) {
+  if (d == tensor.dim()) {
+    const bool repeated = taken[static_cast<size_t>(address)];
     taken[static_cast<size_t>(address)] = true;
-    for (int64_t d = tensor.dim() - 1; d >= 0; --d) {
-      address += tensor.stride(d);
-      if (++position[static_cast<size_t>(d)] < tensor.size(d)) {
-        break;
-      }
-      address -= tensor.stride(d) * tensor.size(d);
-      position[static_cast<size_t>(d)] = 0;
+    return repeated;
+  }
+  for (int64_t k = 0; k < tensor.size(d); ++k, address += tensor.stride(d)) {
+    if (repeats_an_address(tensor, taken, d + 1, address)) {
+      return true;
     }
   }
   return false;
 }
 
-// Does every dimension step over all that the smaller steps can reach?
-bool steps_over(const at::Tensor& tensor) {
+// Do two elements share an address? None do where every dimension steps over all that the smaller
+// steps can reach; otherwise addresses are compared.
+bool overlaps_itself(const at::Tensor& tensor) {
   std::vector<std::pair<int64_t, int64_t>> steps;
   for (int64_t d = 0; d < tensor.dim(); ++d) {
     if (tensor.size(d) > 1) {
@@ -56,13 +52,13 @@ bool steps_over(const at::Tensor& tensor) {
   }
   std::sort(steps.begin(), steps.end());
   int64_t reach = 0;
+  bool steps_over = true;
   for (const auto& [stride, size] : steps) {
-    if (stride <= reach) {
-      return false;
-    }
+    steps_over = steps_over && stride > reach;
     reach += stride * (size - 1);
   }
-  return true;
+  std::vector<bool> taken(steps_over ? 0 : static_cast<size_t>(reach + 1));
+  return !steps_over && repeats_an_address(tensor, taken);
 }
 
 // The lowest mask index of an element; nothing where symbols decide it.
@@ -113,6 +109,33 @@ void check_rng_state(const at::Tensor& rng_state, c10::SymIntArrayRef sizes, c10
       device, ", but got ", rng_state.device());
 }
 
+void check_p(const at::Tensor& p) {
+  TORCH_CHECK_TYPE(
+      p.dim() == 0 && !p.is_complex(),
+      "dropout: p must be a number or a real tensor without dimensions, but got ",
+      p.scalar_type(), " of shape ", p.sym_sizes());
+}
+
+void check_fold_in(const at::Tensor& rng_state, const at::Tensor& number) {
+  for (const at::Tensor* tensor : {&rng_state, &number}) {
+    TORCH_CHECK_TYPE(
+        tensor->scalar_type() == at::kLong && tensor->layout() == at::kStrided,
+        "fold_in: rng_state and number must be int64, but got ", rng_state.scalar_type(), " and ",
+        number.scalar_type());
+  }
+  const auto shape = rng_state.sym_sizes();
+  TORCH_CHECK_VALUE(
+      !shape.empty() && shape.back() == 2 &&
+          number.sym_sizes() == shape.slice(0, shape.size() - 1),
+      "fold_in: rng_state must have shape [2] (seed, offset) and number shape [], or [*batch, 2] "
+      "and [*batch], but got ",
+      shape, " and ", number.sym_sizes());
+  TORCH_CHECK(
+      rng_state.device() == number.device(),
+      "fold_in: number must be on the device of rng_state, ", rng_state.device(), ", but got ",
+      number.device());
+}
+
 void check_generator(const std::optional<at::Generator>& generator, c10::Device device) {
   if (!generator.has_value() || !generator->defined()) {
     return;
@@ -135,24 +158,14 @@ void check_args(c10::SymIntArrayRef sizes, const DropoutArgs& args) {
   const auto lowest = lowest_mask_index(sizes, args);
   TORCH_CHECK_VALUE(
       lowest.value_or(0) >= 0, "dropout: mask indices must not be negative, but mask_base ",
-      args.mask_base, args.mask_strides.has_value() ? " and mask_strides " : "",
-      args.mask_strides.value_or(c10::SymIntArrayRef()), " give ", *lowest,
-      " for a tensor of shape ", sizes);
-}
-
-void check_mask(
-    c10::SymIntArrayRef sizes,
-    c10::Device device,
-    const at::Tensor& rng_state,
-    const DropoutArgs& args) {
-  check_args(sizes, args);
-  check_rng_state(rng_state, sizes, device);
+      args.mask_base, described(args.mask_strides), *lowest, " for a tensor of shape ", sizes);
 }
 
 void check_dropout(
     const at::Tensor& input, const at::Tensor& rng_state, const DropoutArgs& args) {
   check_input(input);
-  check_mask(input.sym_sizes(), input.device(), rng_state, args);
+  check_args(input.sym_sizes(), args);
+  check_rng_state(rng_state, input.sym_sizes(), input.device());
 }
 
 void check_writable(const at::Tensor& tensor) {
@@ -165,7 +178,7 @@ void check_writable(const at::Tensor& tensor) {
     return;
   }
   TORCH_CHECK(
-      steps_over(tensor) || !repeats_an_address(tensor),
+      !overlaps_itself(tensor),
       "dropout: in place on memory that overlaps itself: several elements of the tensor of "
       "sizes ",
       tensor.sizes(), " and strides ", tensor.strides(), " share one memory location");

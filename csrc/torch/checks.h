@@ -23,15 +23,14 @@ void check_args(c10::SymIntArrayRef sizes, const DropoutArgs& args);
 // begins with *batch.
 void check_rng_state(const at::Tensor& rng_state, c10::SymIntArrayRef sizes, c10::Device device);
 
-// The last two.
-void check_mask(
-    c10::SymIntArrayRef sizes,
-    c10::Device device,
-    const at::Tensor& rng_state,
-    const DropoutArgs& args);
-
-// The first three.
+// The three above.
 void check_dropout(const at::Tensor& input, const at::Tensor& rng_state, const DropoutArgs& args);
+
+// `rng_state`: int64 of shape [*batch, 2]; `number`: int64 of shape [*batch] on the same device.
+void check_fold_in(const at::Tensor& rng_state, const at::Tensor& number);
+
+// TypeError unless p is a real tensor without dimensions.
+void check_p(const at::Tensor& p);
 
 void check_generator(const std::optional<at::Generator>& generator, c10::Device device);
 

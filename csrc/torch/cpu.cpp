@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "core/fold_in.h"
 #include "kernels/cpu/kernel.h"
 #include "torch/backend.h"
 #include "torch/parallel.h"
@@ -49,11 +50,17 @@ void launch(const Task& task, const F& state_of) {
   });
 }
 
-}  // namespace
+at::Tensor empty(at::IntArrayRef size, at::ScalarType dtype, at::Device /*device*/) {
+  return at::detail::empty_cpu(size, dtype);
+}
 
 void draw(const at::Tensor& states, const std::optional<at::Generator>& generator) {
   int64_t* data = states.mutable_data_ptr<int64_t>();
   draw_states(generator, states.numel() / 2, [&](RngState state) { data = write(state, data); });
+}
+
+void reserve(const std::optional<at::Generator>& generator, at::Device /*device*/) {
+  draw_states(generator, 1, [](RngState) {});
 }
 
 void apply(const Task& task, const at::Tensor& rng_state) {
@@ -79,6 +86,23 @@ at::Tensor draw_and_apply(
   const at::Tensor tensor = at::detail::empty_cpu({2}, at::kLong);
   write(state, tensor.mutable_data_ptr<int64_t>());
   return tensor;
+}
+
+void fold_in(const at::Tensor& rng_states, const at::Tensor& numbers, const at::Tensor& folded) {
+  const int64_t* state = rng_states.const_data_ptr<int64_t>();
+  const int64_t* number = numbers.const_data_ptr<int64_t>();
+  int64_t* data = folded.mutable_data_ptr<int64_t>();
+  for (int64_t k = 0; k < numbers.numel(); ++k, state += 2) {
+    const RngState parent{static_cast<uint64_t>(state[0]), static_cast<uint64_t>(state[1])};
+    data = write(dropout::fold_in(parent, static_cast<uint64_t>(number[k])), data);
+  }
+}
+
+}  // namespace
+
+const Backend& backend() {
+  static constexpr Backend kBackend{empty, draw, reserve, apply, draw_and_apply, fold_in};
+  return kBackend;
 }
 
 void prefer_huge_pages(const at::Tensor& fresh) {

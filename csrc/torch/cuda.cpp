@@ -39,8 +39,6 @@ StateSource draw_source(
   return source;
 }
 
-}  // namespace
-
 at::Tensor empty(at::IntArrayRef size, at::ScalarType dtype, at::Device device) {
   return at::detail::empty_cuda(size, dtype, device, std::nullopt);
 }
@@ -68,6 +66,13 @@ void apply(const Task& task, const at::Tensor& rng_state) {
   C10_CUDA_CHECK(launch(task, source, c10::cuda::getCurrentCUDAStream(rng_state.get_device())));
 }
 
+void fold_in(const at::Tensor& rng_states, const at::Tensor& numbers, const at::Tensor& folded) {
+  const c10::cuda::CUDAGuard guard(folded.device());
+  C10_CUDA_CHECK(launch_fold_in(
+      rng_states.const_data_ptr<int64_t>(), numbers.const_data_ptr<int64_t>(), numbers.numel(),
+      folded.mutable_data_ptr<int64_t>(), c10::cuda::getCurrentCUDAStream(folded.get_device())));
+}
+
 at::Tensor draw_and_apply(
     const Task& task,
     const at::Tensor& out,
@@ -82,6 +87,13 @@ at::Tensor draw_and_apply(
   }
   C10_CUDA_CHECK(launch(task, source, c10::cuda::getCurrentCUDAStream(out.get_device())));
   return state;
+}
+
+}  // namespace
+
+const Backend& backend() {
+  static constexpr Backend kBackend{empty, draw, reserve, apply, draw_and_apply, fold_in};
+  return kBackend;
 }
 
 }  // namespace dropout::cuda

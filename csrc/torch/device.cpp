@@ -1,5 +1,4 @@
 // Keys CPU and CUDA: checks, allocation, the index map, and the device's kernels.
-#include <ATen/EmptyTensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 
@@ -88,8 +87,7 @@ class Application {
 
   Tensor draw_and_run(const Generator& generator, bool want_state) {
     set_tensors(in_, out_, strides_);
-    return out_.is_cuda() ? cuda::draw_and_apply(task_, out_, generator, want_state)
-                          : cpu::draw_and_apply(task_, out_, generator, want_state);
+    return backend_of(out_).draw_and_apply(task_, out_, generator, want_state);
   }
 
  private:
@@ -120,7 +118,7 @@ class Application {
       rng_state = rng_state.select(0, 0);
     }
     set_tensors(in, out, mask_strides);
-    return out.is_cuda() ? cuda::apply(task_, rng_state) : cpu::apply(task_, rng_state);
+    backend_of(out).apply(task_, rng_state);
   }
 
   const Tensor& in_;
@@ -134,14 +132,13 @@ class Application {
 }  // namespace
 
 Tensor empty_output(const Tensor& input) {
-  const bool plain = has_default_strides(input);
-  if (input.is_cuda()) {
-    return plain ? cuda::empty(input.sizes(), input.scalar_type(), input.device())
-                 : at::empty_like(input);
+  const Tensor out =
+      has_default_strides(input)
+          ? backend_of(input).empty(input.sizes(), input.scalar_type(), input.device())
+          : at::empty_like(input);
+  if (out.is_cpu()) {
+    cpu::prefer_huge_pages(out);
   }
-  const Tensor out = plain ? Tensor(at::detail::empty_cpu(input.sizes(), input.scalar_type()))
-                           : at::empty_like(input);
-  cpu::prefer_huge_pages(out);
   return out;
 }
 
@@ -164,11 +161,11 @@ Tensor draw_and_apply(
     return application.draw_and_run(generator, want_state);
   }
   // A call reserves its random numbers whatever its size and probability.
-  if (input.is_cuda() && !want_state) {
-    cuda::reserve(generator, input.device());
-    return {};
+  if (want_state) {
+    return draw(input, {}, generator);
   }
-  return draw(input, {}, generator);
+  backend_of(input).reserve(generator, input.device());
+  return {};
 }
 
 Tensor draw(const Tensor& input, at::IntArrayRef batch, Generator generator) {
@@ -176,10 +173,10 @@ Tensor draw(const Tensor& input, at::IntArrayRef batch, Generator generator) {
   check_generator(generator, input.device());
   std::vector<int64_t> shape = batch.vec();
   shape.push_back(2);
-  const Tensor states = input.is_cuda() ? cuda::empty(shape, at::kLong, input.device())
-                                        : at::empty(shape, at::kLong);
+  const Backend& backend = backend_of(input);
+  const Tensor states = backend.empty(shape, at::kLong, input.device());
   if (states.numel() != 0) {
-    input.is_cuda() ? cuda::draw(states, generator) : cpu::draw(states, generator);
+    backend.draw(states, generator);
   }
   return states;
 }
@@ -198,10 +195,24 @@ Tensor dropout_mask(
     SymStrides mask_strides,
     c10::SymInt mask_base) {
   const DropoutArgs args{p, mask_strides, std::move(mask_base), /*scale=*/1.0};
-  check_mask(size, rng_state.device(), rng_state, args);
+  check_args(size, args);
+  check_rng_state(rng_state, size, rng_state.device());
   const Tensor out = at::empty_symint(size, rng_state.options().dtype(at::kBool));
-  apply(out, out, rng_state, args);
+  if (!out.is_meta()) {
+    apply(out, out, rng_state, args);
+  }
   return out;
+}
+
+Tensor fold_in(const Tensor& rng_state, const Tensor& number) {
+  check_fold_in(rng_state, number);
+  const Tensor folded = at::empty(rng_state.sizes(), rng_state.options());
+  if (folded.numel() != 0) {
+    const Tensor from = rng_state.contiguous();
+    const Tensor numbers = number.contiguous();
+    backend_of(folded).fold_in(from, numbers, folded);
+  }
+  return folded;
 }
 
 }  // namespace dropout::device

@@ -21,16 +21,24 @@ Tensor dropout(const Tensor& input, const Tensor& rng_state, const DropoutArgs& 
   return at::empty_like(input);
 }
 
-Tensor dropout_mask(
-    c10::SymIntArrayRef size,
-    double p,
+Tensor dropout_p(
+    const Tensor& input,
+    const Tensor& p,
     const Tensor& rng_state,
     SymStrides mask_strides,
-    c10::SymInt mask_base) {
-  check_mask(
-      size, rng_state.device(), rng_state,
-      {p, mask_strides, std::move(mask_base), /*scale=*/1.0});
-  return at::empty_symint(size, rng_state.options().dtype(at::kBool));
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill) {
+  check_p(p);
+  // Any probability does: it changes no shape.
+  return dropout(
+      input, rng_state, {/*p=*/0.5, mask_strides, std::move(mask_base), scale, shift, fill});
+}
+
+Tensor fold_in(const Tensor& rng_state, const Tensor& number) {
+  check_fold_in(rng_state, number);
+  return at::empty_symint(rng_state.sym_sizes(), rng_state.options());
 }
 
 }  // namespace dropout::meta

@@ -42,6 +42,15 @@ TORCH_LIBRARY(dropout_ext, m) {
       "dropout(Tensor input, float p, Tensor rng_state, *, SymInt[]? mask_strides=None, "
       "SymInt mask_base=0, float? scale=None, float shift=0., float fill=0.) -> Tensor",
       {at::Tag::pt2_compliant_tag});
+  // `dropout` in graphs that serve many probabilities: p is a tensor without dimensions, which
+  // the operator reads when it runs. On the CPU, so that it waits for no device.
+  m.def(
+      "dropout_p(Tensor input, Tensor p, Tensor rng_state, *, SymInt[]? mask_strides=None, "
+      "SymInt mask_base=0, float? scale=None, float shift=0., float fill=0.) -> Tensor",
+      {at::Tag::pt2_compliant_tag});
+  // (rng_state, number) -> rng_state: a state of its own for each number; see core/fold_in.h. Of
+  // shape [*batch, 2] and [*batch], both int64.
+  m.def("fold_in(Tensor rng_state, Tensor number) -> Tensor", {at::Tag::pt2_compliant_tag});
   // The mask alone, True = kept.
   m.def(
       "dropout_mask(SymInt[] size, float p, Tensor rng_state, *, SymInt[]? mask_strides=None, "
@@ -55,15 +64,19 @@ TORCH_LIBRARY(dropout_ext, m) {
     m.impl("draw", torch::dispatch(key, device::draw));
     m.impl("dropout", torch::dispatch(key, Flat<device::dropout>::call));
     m.impl("dropout_mask", torch::dispatch(key, device::dropout_mask));
+    m.impl("fold_in", torch::dispatch(key, device::fold_in));
   }
   m.impl("draw", torch::dispatch(DispatchKey::Meta, meta::draw));
   m.impl("dropout", torch::dispatch(DispatchKey::Meta, Flat<meta::dropout>::call));
-  m.impl("dropout_mask", torch::dispatch(DispatchKey::Meta, meta::dropout_mask));
+  m.impl("dropout_mask", torch::dispatch(DispatchKey::Meta, device::dropout_mask));
+  m.impl("fold_in", torch::dispatch(DispatchKey::Meta, meta::fold_in));
+  m.impl("dropout_p", torch::dispatch(DispatchKey::Meta, meta::dropout_p));
+  m.impl("dropout_p", torch::dispatch(DispatchKey::CompositeExplicitAutograd, dropout_p));
   m.impl("draw_traced", torch::dispatch(DispatchKey::CompositeExplicitAutograd, draw_traced));
   m.impl(
       "dropout",
       torch::dispatch(DispatchKey::Autograd, Flat<autograd::dropout, c10::DispatchKeySet>::call));
-  for (const char* constant : {"draw", "draw_traced", "dropout_mask"}) {
+  for (const char* constant : {"draw", "draw_traced", "dropout_mask", "fold_in"}) {
     m.impl(
         constant, torch::dispatch(DispatchKey::Autograd, torch::CppFunction::makeFallthrough()));
   }

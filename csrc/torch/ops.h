@@ -57,12 +57,22 @@ Tensor call_flat(
 }
 
 using Dropout = Tensor(const Tensor& input, const Tensor& rng_state, const DropoutArgs& args);
-using DropoutMask = Tensor(
-    c10::SymIntArrayRef size,
-    double p,
+using DropoutOfKeys = Tensor(
+    c10::DispatchKeySet keys,
+    const Tensor& input,
+    const Tensor& rng_state,
+    const DropoutArgs& args);
+
+using DropoutP = Tensor(
+    const Tensor& input,
+    const Tensor& p,
     const Tensor& rng_state,
     SymStrides mask_strides,
-    c10::SymInt mask_base);
+    c10::SymInt mask_base,
+    Factor scale,
+    double shift,
+    double fill);
+using FoldIn = Tensor(const Tensor& rng_state, const Tensor& number);
 
 template <class Signature>
 c10::TypedOperatorHandle<Signature> find_operator(const char* name) {
@@ -76,21 +86,13 @@ Tensor draw(const Tensor& input, c10::SymIntArrayRef batch, Generator generator)
 Dropout dropout;
 
 // What is left to be done when the Autograd key has been served.
-Tensor dropout_below_autograd(
-    c10::DispatchKeySet keys,
-    const Tensor& input,
-    const Tensor& rng_state,
-    const DropoutArgs& args);
+DropoutOfKeys dropout_below_autograd;
 
 }  // namespace ops
 
 namespace autograd {
 
-Tensor dropout(
-    c10::DispatchKeySet keys,
-    const Tensor& input,
-    const Tensor& rng_state,
-    const DropoutArgs& args);
+DropoutOfKeys dropout;
 
 }  // namespace autograd
 
@@ -99,9 +101,13 @@ namespace meta {
 
 Tensor draw(const Tensor& input, c10::SymIntArrayRef batch, Generator generator);
 Dropout dropout;
-DropoutMask dropout_mask;
+FoldIn fold_in;
+DropoutP dropout_p;
 
 }  // namespace meta
+
+// `dropout` whose p is a tensor without dimensions.
+DropoutP dropout_p;
 
 // `draw` in compiled graphs.
 Tensor draw_traced(
@@ -119,7 +125,15 @@ namespace device {
 
 Tensor draw(const Tensor& input, at::IntArrayRef batch, Generator generator);
 Dropout dropout;
-DropoutMask dropout_mask;
+FoldIn fold_in;
+
+// The mask alone, on the device of `rng_state`, which may be Meta's.
+Tensor dropout_mask(
+    c10::SymIntArrayRef size,
+    double p,
+    const Tensor& rng_state,
+    SymStrides mask_strides,
+    c10::SymInt mask_base);
 
 // Memory for the result, laid out as at::empty_like has it.
 Tensor empty_output(const Tensor& input);

@@ -45,7 +45,7 @@ def alpha_dropout(
     Raises:
         ValueError, TypeError, RuntimeError: as :func:`dropout`.
     """
-    check_probability(p)
+    p = check_probability(p)
     if not training or p == 0.0:
         return unchanged(input)
     return apply(input, inplace, _mask(float(p)), source_of(input, generator, rng_state))
@@ -74,7 +74,7 @@ def feature_alpha_dropout(
         RuntimeError: ``input`` has fewer than two dimensions.
         ValueError, TypeError, RuntimeError: as :func:`dropout`.
     """
-    check_probability(p)
+    p = check_probability(p)
     if not training or p == 0.0:
         return unchanged(input)
     mask = _mask(float(p))

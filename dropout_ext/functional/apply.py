@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,8 +11,9 @@ from torch.autograd.graph import increment_version
 from dropout_ext import _C
 from dropout_ext.functional.checks import check_tensor
 from dropout_ext.functional.mask import Mask, is_elementwise, mask_indices
-from dropout_ext.functional.state import Source, state_of
+from dropout_ext.functional.state import Source, repeatable_source, state_of
 from dropout_ext.integration import dtensor
+from dropout_ext.integration.symbolic_p import as_tensor, is_symbol
 from dropout_ext.integration.torch_private import jagged_layout
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def apply(input: Tensor, inplace: bool, mask: Mask, source: Source) -> Tensor:
     if torch.compiler.is_compiling():
         return _traced(input, inplace, mask, source)
     strides, base = mask_indices(mask, input.shape)
-    generator, state = source
+    generator, state = repeatable_source(input, source)
     scale, shift, fill = mask.kept or (None, 0.0, 0.0)
     # All by position, none by unpacking or default: pybind11 is slower with either.
     return _C.dropout(input, mask.p, inplace, generator, state, strides, base, scale, shift, fill)
@@ -52,9 +53,11 @@ def _traced(input: Tensor, inplace: bool, mask: Mask, source: Source) -> Tensor:
     strides, base = mask_indices(mask, input.shape)
     state = state_of(input, source)
     linear = {} if mask.kept is None else mask.kept._asdict()
-    result: Tensor = torch.ops.dropout_ext.dropout(
-        input, mask.p, state, mask_strides=strides, mask_base=base, **linear
-    )
+    op: Any = torch.ops.dropout_ext.dropout
+    p: float | Tensor = mask.p
+    if is_symbol(p):
+        op, p = torch.ops.dropout_ext.dropout_p, as_tensor(mask.p)
+    result: Tensor = op(input, p, state, mask_strides=strides, mask_base=base, **linear)
     return input.copy_(result) if inplace else result
 
 

@@ -52,6 +52,7 @@ def multi_head_attention_forward(
     is_causal: bool = False,
     *,
     generator: Generator | None = None,
+    rng_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """:func:`torch.nn.functional.multi_head_attention_forward`, with this package's dropout.
 
@@ -79,7 +80,7 @@ def multi_head_attention_forward(
         static_k, static_v: of shape (N * num_heads, S, D), in place of projected keys and values.
         average_attn_weights: of the weights that are returned, over the heads.
         is_causal: a promise that attn_mask, which must be given, is the causal one.
-        generator: takes the place of the default generator of the input's device.
+        generator, rng_state: as in :func:`dropout`.
 
     Returns:
         The output, (L, N, E') or (L, E'), and the weights after dropout, (N, L, S) or (L, S),
@@ -121,14 +122,16 @@ def multi_head_attention_forward(
     mask = merge_masks(mask, padding, num_heads, batch, k.size(1), added)
     p = dropout_p if training else 0.0
     if need_weights:
-        output, attention = _with_weights(q, k, v, mask, p, generator)
+        output, attention = _with_weights(q, k, v, mask, p, generator, rng_state)
         attention = attention.unflatten(0, (batch, num_heads))
         attention = attention.mean(1) if average_attn_weights else attention
     else:
         if mask is not None:
             mask = mask.unsqueeze(0) if mask.size(0) == 1 else mask.unflatten(0, (batch, num_heads))
         q, k, v = (tensor.unflatten(0, (batch, num_heads)) for tensor in (q, k, v))
-        output = scaled_dot_product_attention(q, k, v, mask, p, hint, generator=generator)
+        output = scaled_dot_product_attention(
+            q, k, v, mask, p, hint, generator=generator, rng_state=rng_state
+        )
         output, attention = output.flatten(0, 1), None
     output = output.transpose(0, 1).reshape(-1, embed_dim_to_check)
     output = linear(output, out_proj_weight, out_proj_bias).unflatten(0, (-1, batch))
@@ -172,10 +175,16 @@ def _keys(
 
 
 def _with_weights(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float, generator: Generator | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    p: float,
+    generator: Generator | None,
+    rng_state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Output and weights, (samples, L, head) and (samples, L, S)."""
     q, k = q * math.sqrt(1.0 / q.size(-1)), k.transpose(-2, -1)
     scores = torch.bmm(q, k) if mask is None else torch.baddbmm(mask, q, k)
-    weights = dropout(scores.softmax(-1), p, generator=generator)
+    weights = dropout(scores.softmax(-1), p, generator=generator, rng_state=rng_state)
     return torch.bmm(weights, v), weights

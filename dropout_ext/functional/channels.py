@@ -38,7 +38,7 @@ def dropout1d(
         RuntimeError: ``input`` has neither 2 nor 3 dimensions.
         ValueError, TypeError, RuntimeError: as :func:`dropout`.
     """
-    check_probability(p)
+    p = check_probability(p)
     ndim = input.dim()
     if ndim not in (2, 3):
         raise RuntimeError(
@@ -74,7 +74,7 @@ def dropout2d(
     Raises:
         ValueError, TypeError, RuntimeError: as :func:`dropout`; also for fewer than 2 dimensions.
     """
-    check_probability(p)
+    p = check_probability(p)
     _warn_unless_spatial("dropout2d", input.dim(), spatial=2)
     if input.dim() == 3:
         warnings.warn(
@@ -112,7 +112,7 @@ def dropout3d(
     Raises:
         ValueError, TypeError, RuntimeError: as :func:`dropout`; also for a scalar.
     """
-    check_probability(p)
+    p = check_probability(p)
     _warn_unless_spatial("dropout3d", input.dim(), spatial=3)
     source = source_of(input, generator, rng_state)
     return _channels(input, training, inplace, p, source, batched=input.dim() == 5)
@@ -140,7 +140,7 @@ def feature_dropout(
     generator: Generator | None = None,
 ) -> Tensor:
     """Zeroes whole channels of (N, C, ...); what ``torch.feature_dropout`` is redirected to."""
-    check_probability(p)
+    p = check_probability(p)
     return _channels(input, training, inplace, p, source_of(input, generator, None), batched=True)
 
 

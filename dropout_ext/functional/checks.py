@@ -8,14 +8,35 @@ UPSCALE, DOWNSCALE = MODES = "upscale_in_train", "downscale_in_infer"
 """When the scale is applied, in Paddle's terms."""
 
 
-def check_probability(p: Any) -> None:
-    """ValueError unless p is a number in [0, 1]; in the words of torch.nn.Dropout."""
+def check_probability(p: Any) -> Any:
+    """The number that p is; in the words of torch.nn.Dropout an error unless it is in [0, 1].
+
+    A tensor without dimensions is read.
+
+    Raises:
+        ValueError: p is no number in [0, 1].
+        TypeError: p is a tensor that requires grad, or has dimensions.
+    """
+    number = _read(p) if isinstance(p, Tensor) else p
     try:
-        valid = 0.0 <= p <= 1.0
-    except TypeError:
+        valid = 0.0 <= number <= 1.0
+    except (TypeError, ValueError):
         valid = False
     if not valid:
-        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
+        raise ValueError(f"dropout probability has to be between 0 and 1, but got {p!r}")
+    return number
+
+
+def _read(p: Tensor) -> Any:
+    """torch's words for a tensor that is no number, and why it is none."""
+    if p.requires_grad or p.dim() != 0:
+        why = (
+            "it requires grad, which no mask has with respect to p; pass p.detach()"
+            if p.requires_grad
+            else f"it has the shape {list(p.shape)}"
+        )
+        raise TypeError(f"dropout(): argument 'p' (position 2) must be float, not Tensor: {why}")
+    return p.item()
 
 
 def check_mode(mode: Any) -> None:
@@ -24,14 +45,15 @@ def check_mode(mode: Any) -> None:
         raise ValueError(f"dropout: mode must be {UPSCALE!r} or {DOWNSCALE!r}, but got {mode!r}")
 
 
-def check_depth(p: Any, mode: Any) -> None:
-    """ValueError unless p is in [0, 1] and mode is row or batch; in the words of torchvision."""
+def check_depth(p: Any, mode: Any) -> Any:
+    """As :func:`check_probability`, and mode is row or batch; in the words of torchvision."""
     try:
-        check_probability(p)
+        number = check_probability(p)
     except ValueError:
-        raise ValueError(f"drop probability has to be between 0 and 1, but got {p}") from None
+        raise ValueError(f"drop probability has to be between 0 and 1, but got {p!r}") from None
     if mode not in ("batch", "row"):
         raise ValueError(f"mode has to be either 'batch' or 'row', but got {mode}")
+    return number
 
 
 def either_name(p: float, drop_prob: float | None) -> float:
@@ -39,7 +61,7 @@ def either_name(p: float, drop_prob: float | None) -> float:
     if drop_prob is None:
         return p
     if p != 0.0:
-        raise ValueError(f"p and drop_prob are two names of one, but got {p} and {drop_prob}")
+        raise ValueError(f"p and drop_prob are two names of one, but got {p!r} and {drop_prob!r}")
     return drop_prob
 
 

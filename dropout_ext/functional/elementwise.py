@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
-from torch.overrides import handle_torch_function, has_torch_function_unary
+from torch.overrides import has_torch_function_unary
 
 from dropout_ext import _C
 from dropout_ext.functional.apply import PLAIN, apply, unchanged
 from dropout_ext.functional.checks import UPSCALE, check_floating, check_mode, check_probability
-from dropout_ext.functional.index_map import Shard
+from dropout_ext.functional.index_map import NO_DIMS, Shard, dimensions
 from dropout_ext.functional.mask import Kept, Mask, mask_indices
-from dropout_ext.functional.state import check_rng_state, check_source, source_of
+from dropout_ext.functional.override import overridden
+from dropout_ext.functional.state import check_rng_state, repeatable_source, source_of
 
 
 def dropout(
@@ -71,9 +72,8 @@ def dropout(
     """
     # What `overridable` does, without the time of a second call.
     if has_torch_function_unary(input):
-        return handle_torch_function(
+        return overridden(  # type: ignore[no-any-return]
             dropout,
-            (input,),
             input,
             p,
             training,
@@ -85,7 +85,7 @@ def dropout(
             mode=mode,
         )
     if type(p) is not float or not 0.0 <= p <= 1.0:  # a call saved where p is right
-        check_probability(p)
+        p = check_probability(p)
     if mode == UPSCALE:
         if not training or p == 0.0:
             return unchanged(input)
@@ -98,14 +98,20 @@ def dropout(
             check_floating(input)
             return input.mul_(1 - p) if inplace else input * (1 - p)
         kept = Kept(scale=1.0, shift=0.0, fill=0.0)
-    plain = kept is None and broadcast_dims == () and shard is None and type(input) in PLAIN
-    if plain and not torch.compiler.is_compiling():  # what apply comes to, in less time
+    if (
+        not torch.compiler.is_compiling()
+        and kept is None
+        and broadcast_dims is NO_DIMS
+        and shard is None
+        and type(input) in PLAIN
+    ):  # what apply comes to, in less time
         if generator is None and rng_state is None:
             return _C.plain_dropout(input, p, inplace)
-        check_source(input, generator, rng_state)
+        source = source_of(input, generator, rng_state)
+        generator, rng_state = repeatable_source(input, source)
         return _C.dropout(input, p, inplace, generator, rng_state, None, 0, None, 0.0, 0.0)
     source = source_of(input, generator, rng_state)
-    return apply(input, inplace, Mask(p, kept, broadcast_dims, shard), source)
+    return apply(input, inplace, Mask(p, kept, dimensions(broadcast_dims), shard), source)
 
 
 def dropout_mask(
@@ -133,10 +139,10 @@ def dropout_mask(
     Raises:
         ValueError, TypeError, IndexError: as :func:`dropout`.
     """
-    check_probability(p)
+    p = check_probability(p)
     check_rng_state(rng_state)
     shape = (shape,) if isinstance(shape, int) else shape
-    strides, base = mask_indices(Mask(p, None, broadcast_dims, shard), shape)
+    strides, base = mask_indices(Mask(p, None, dimensions(broadcast_dims), shard), shape)
     state = rng_state if device is None else rng_state.to(device)
     mask: Tensor = torch.ops.dropout_ext.dropout_mask(
         shape, p, state, mask_strides=strides, mask_base=base

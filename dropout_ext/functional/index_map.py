@@ -1,16 +1,49 @@
 """Where in the mask the elements of a tensor lie: index = base + sum of coordinate * stride."""
 
 import math
+import operator
 from collections.abc import Sequence
+from typing import Any
+
+from torch import SymInt
 
 from dropout_ext.integration.strides import row_major
 
 Shard = tuple[Sequence[int], Sequence[int]]
+Dims = tuple[int, ...]
+NO_DIMS: Dims = ()
 _MOST_ELEMENTS = 2**63 - 1
 
 
+def dimensions(dims: Any) -> Dims:
+    """Dimensions as they are given: an index, a sequence of indices or None; TypeError else.
+
+    An index is whatever Python takes for one, a NumPy integer or a tensor without dimensions too.
+    """
+    if dims is None:
+        return NO_DIMS
+    if isinstance(dims, int):
+        return (dims,)
+    try:
+        return _indices(dims) if hasattr(dims, "__iter__") else (operator.index(dims),)
+    except TypeError:
+        pass
+    try:
+        return (operator.index(dims),)  # an array without dimensions has __iter__ as well
+    except TypeError:
+        raise TypeError(
+            "dropout: broadcast_dims must be an integer or a sequence of integers, but got "
+            f"{dims!r}"
+        ) from None
+
+
+def _indices(numbers: Any) -> tuple[Any, ...]:
+    """Integers and symbols for them as they are."""
+    return tuple(n if isinstance(n, int | SymInt) else operator.index(n) for n in numbers)
+
+
 def index_map(
-    shape: Sequence[int], broadcast_dims: int | Sequence[int], shard: Shard | None
+    shape: Sequence[int], broadcast_dims: Dims, shard: Shard | None
 ) -> tuple[list[int] | None, int]:
     """Mask strides and base of a tensor of this shape.
 
@@ -24,8 +57,6 @@ def index_map(
     Returns:
         The strides, None if they are the row-major ones of ``shape``, and the base.
     """
-    if isinstance(broadcast_dims, int):
-        broadcast_dims = (broadcast_dims,)
     if not broadcast_dims and shard is None:
         return None, 0
     global_shape, start = (shape, None) if shard is None else _checked(shape, shard)
@@ -53,8 +84,14 @@ def _normalized(dims: Sequence[int], ndim: int) -> set[int]:
     return shared
 
 
-def _checked(shape: Sequence[int], shard: Shard) -> Shard:
-    global_shape, start = shard
+def _checked(shape: Sequence[int], shard: Any) -> Shard:
+    try:
+        global_shape, start = (_indices(numbers) for numbers in shard)
+    except (TypeError, ValueError):
+        raise TypeError(
+            "dropout: shard must be (global_shape, start), two sequences of integers, but got "
+            f"{shard!r}"
+        ) from None
     if not len(global_shape) == len(start) == len(shape):
         raise ValueError(
             f"dropout: shard must give a global shape and a start of {len(shape)} dimensions, "

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dropout_ext.functional.index_map import Shard, index_map
+from dropout_ext.functional.index_map import Dims, Shard, index_map
 
 
 class Kept(NamedTuple):
@@ -31,14 +31,13 @@ class Mask(NamedTuple):
 
     p: float
     kept: Kept | None = None
-    broadcast_dims: int | Sequence[int] = ()
+    broadcast_dims: Dims = ()
     shard: Shard | None = None
 
 
 def is_elementwise(mask: Mask) -> bool:
     """Whether each element of the input itself has a decision of its own."""
-    dims = mask.broadcast_dims
-    return mask.shard is None and not isinstance(dims, int) and len(dims) == 0
+    return mask.shard is None and mask.broadcast_dims == ()
 
 
 def mask_indices(mask: Mask, shape: Sequence[int]) -> tuple[list[int] | None, int]:

@@ -11,7 +11,18 @@ from torch.overrides import (
     has_torch_function_unary,
 )
 
+from dropout_ext.integration import fx
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def overridden(function: Callable[..., Any], input: Any, *args: Any, **kwargs: Any) -> Any:
+    """A call as what overrides its input has it."""
+    state = kwargs.get("rng_state")
+    call = fx.module_call(input, **({} if state is None else {"rng_state": state}))
+    if call is not None:
+        return call
+    return handle_torch_function(function, (input,), input, *args, **kwargs)
 
 
 def overridable(function: Function) -> Function:
@@ -20,7 +31,7 @@ def overridable(function: Function) -> Function:
     @functools.wraps(function)
     def wrapper(input: Tensor, *args: Any, **kwargs: Any) -> Any:
         if has_torch_function_unary(input):
-            return handle_torch_function(wrapper, (input,), input, *args, **kwargs)
+            return overridden(wrapper, input, *args, **kwargs)
         return function(input, *args, **kwargs)
 
     return wrapper  # type: ignore[return-value]

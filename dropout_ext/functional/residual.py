@@ -42,7 +42,7 @@ def drop_path(
         IndexError: ``input`` is a scalar.
     """
     p = either_name(p, drop_prob)
-    check_probability(p)
+    p = check_probability(p)
     if not training or p == 0.0:
         return unchanged(input)
     kept = None if scale_by_keep else Kept(scale=1.0, shift=0.0, fill=0.0)
@@ -77,7 +77,7 @@ def stochastic_depth(
         ValueError, TypeError, RuntimeError: as :func:`dropout`.
         IndexError: ``mode`` is ``"row"`` and ``input`` a scalar.
     """
-    check_depth(p, mode)
+    p = check_depth(p, mode)
     if not training or p == 0.0:
         return unchanged(input)
     dims = _row_dims(input) if mode == "row" else tuple(range(input.dim()))

@@ -12,7 +12,7 @@ from dropout_ext import _C
 from dropout_ext.functional.checks import check_probability
 from dropout_ext.functional.index_map import Shard, index_map
 from dropout_ext.functional.override import overridable_by_any
-from dropout_ext.functional.state import source_of, state_of
+from dropout_ext.functional.state import repeatable_source, source_of, state_of
 from dropout_ext.integration.dtensor import is_dtensor
 
 
@@ -105,8 +105,7 @@ def scaled_dot_product_attention(
             dropout_p,
             is_causal,
             scale,
-            generator,
-            rng_state,
+            *repeatable_source(query, source),
             strides,
             base,
         )

@@ -9,7 +9,6 @@ torch keeps its own random operators in order; here ours are kept in order:
   ``torch.utils.checkpoint``.
 """
 
-import ctypes
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,35 +25,29 @@ from dropout_ext.integration.torch_private import (
     assume_constant_result,
     functorch_config,
     get_current_meta,
+    local_of_caller,
+    when_traced,
 )
 
 _draw_traced = torch.ops.dropout_ext.draw_traced
 # At a budget of exactly 0 the partitioner saves inputs alone and would draw again.
 _LEAST_BUDGET = 1e-12
 _last_draws: WeakKeyDictionary[Graph, Tensor] = WeakKeyDictionary()
+_numbers: dict[int, int] = {}  # of the generator at this address, while its call is traced
 
 
-@assume_constant_result
-def _number_of(generator: Generator) -> int:
-    """The number that stands for a generator in a graph; Dynamo guards on its identity."""
-    return _C.register_generator(generator)
+def _register(context: Any) -> None:
+    generator = local_of_caller(context, "generator")
+    _numbers[id(generator)] = _C.register_generator(generator)
 
 
 @assume_constant_result
 def _number_at(address: int) -> int:
-    generator = ctypes.cast(address, ctypes.py_object).value
-    assert isinstance(generator, Generator)
-    return _C.register_generator(generator)
-
-
-# Dynamo passes objects to such a function from torch 2.13 on. Before, it passes numbers alone, of
-# which ``id`` is one, and guards on the identity of the object; the address is valid while the
-# call lasts.
-_TAKES_OBJECTS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
+    return _numbers.pop(address)
 
 
 def traced_draw(input: Tensor, generator: Generator | None) -> Tensor:
-    """The state of one call, drawn in code that Dynamo traces.
+    """The state of one call, drawn in code that is traced.
 
     Args:
         input: of the call; its device is that of the state.
@@ -65,9 +58,11 @@ def traced_draw(input: Tensor, generator: Generator | None) -> Tensor:
     """
     if generator is None:
         number = None
-    elif _TAKES_OBJECTS:
-        number = _number_of(generator)
+    elif not torch.compiler.is_dynamo_compiling():
+        number = _C.register_generator(generator)
     else:
+        # A graph holds the number alone. Dynamo guards on the identity of what ``id`` is asked of.
+        when_traced(_register)
         number = _number_at(id(generator))
     states: Tensor = _draw_traced(input, generator=number)
     return states

@@ -33,8 +33,9 @@ def _draw(op: Any, input: Tensor, *, batch: Sequence[int] | None = None, **sourc
     randomness = interpreter.randomness()
     if randomness == "error":
         raise RuntimeError(
-            "vmap: called dropout while in randomness error mode. Please either use the 'same' or "
-            "'different' randomness flags on vmap, or pass rng_state"
+            "vmap: called random operation while in randomness error mode. Please either use the "
+            "'same' or 'different' randomness flags on vmap or perform the randomness operation "
+            "out of vmap. The operation is a dropout: it is pure if it gets an rng_state"
         )
     (inner,), _ = unwrap_batched((input,), interpreter.level())
     batch = tuple(batch or ())
@@ -74,16 +75,19 @@ def _dropout(
     info: Any,
     in_dims: Any,
     input: Tensor,
-    p: float,
+    p: float | Tensor,
     rng_state: Tensor,
     *,
     mask_strides: list[int] | None = None,
+    op: Any = _ops.dropout,
     **linear: Any,
 ) -> tuple[Tensor, int]:
+    if in_dims[1] is not None:
+        raise RuntimeError("vmap: dropout of samples with a p each is not supported")
     input, rng_state, mask_strides, dim = _dropout_arguments(
         info, in_dims, input, rng_state, mask_strides
     )
-    return _ops.dropout(input, p, rng_state, mask_strides=mask_strides, **linear), dim
+    return op(input, p, rng_state, mask_strides=mask_strides, **linear), dim
 
 
 def _dropout_mask(
@@ -102,6 +106,14 @@ def _dropout_mask(
     return _ops.dropout_mask(size, p, states, mask_strides=strides, mask_base=mask_base), 0
 
 
+def _fold_in(info: Any, in_dims: Any, rng_state: Tensor, number: Tensor) -> tuple[Tensor, int]:
+    arguments = (
+        leading(tensor, dim, info.batch_size)
+        for tensor, dim in zip((rng_state, number), in_dims, strict=True)
+    )
+    return _ops.fold_in(*arguments), 0
+
+
 def register(library: torch.library.Library) -> None:
     """Registers the rules for as long as the library lives."""
     # A draw gets its rule for the mode, not for batched tensors: each sample gets a mask of its
@@ -109,4 +121,8 @@ def register(library: torch.library.Library) -> None:
     for op in (_ops.draw, _ops.draw_traced):
         library.impl(op.__name__, functools.partial(_draw, op), "FuncTorchVmapMode")
     torch.library.register_vmap("dropout_ext::dropout", _dropout, lib=library)
+    torch.library.register_vmap(
+        "dropout_ext::dropout_p", functools.partial(_dropout, op=_ops.dropout_p), lib=library
+    )
     torch.library.register_vmap("dropout_ext::dropout_mask", _dropout_mask, lib=library)
+    torch.library.register_vmap("dropout_ext::fold_in", _fold_in, lib=library)

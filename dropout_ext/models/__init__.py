@@ -2,7 +2,8 @@
 
 from dropout_ext.models.convert import convert_dropout
 from dropout_ext.models.drop_connect import DropConnect, drop_connect, remove_drop_connect
-from dropout_ext.models.monte_carlo import Prediction, mc_dropout, mc_predict
+from dropout_ext.models.find import find_torch_dropout
+from dropout_ext.models.monte_carlo import Prediction, SampledPrediction, mc_dropout, mc_predict
 from dropout_ext.models.redirect import redirect_torch_dropout
 from dropout_ext.models.report import ConversionReport
 from dropout_ext.models.revert import revert_dropout
@@ -11,8 +12,10 @@ __all__ = [
     "ConversionReport",
     "DropConnect",
     "Prediction",
+    "SampledPrediction",
     "convert_dropout",
     "drop_connect",
+    "find_torch_dropout",
     "mc_dropout",
     "mc_predict",
     "redirect_torch_dropout",

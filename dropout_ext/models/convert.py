@@ -1,13 +1,25 @@
-"""A whole model, from torch's dropout to this package's."""
+"""A whole model, from the dropout of torch and its libraries to this package's."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Generator, nn
 
+from dropout_ext.functional.attention_choice import Attention, check_attention
 from dropout_ext.integration.torch_private import TorchDropout
-from dropout_ext.models.counterparts import OURS, THEIRS, is_ours
+from dropout_ext.models import transformers
+from dropout_ext.models.counterparts import become, counterparts, inner_probability, is_ours
+from dropout_ext.models.functional_calls import (
+    TRANSFORMERS,
+    calls_of_torch_dropout,
+    calls_outside_of_forward,
+    random_masks,
+)
+from dropout_ext.models.namesakes import looks_like_dropout
+from dropout_ext.models.redirect import ATTENTION
+from dropout_ext.models.redirected import Redirected, redirected
 from dropout_ext.models.report import ConversionReport
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -17,70 +29,134 @@ def convert_dropout(
     model: Model,
     *,
     generator: Generator | None = None,
-    attention: bool = True,
+    attention: Attention = "auto",
     report: ConversionReport | None = None,
 ) -> Model:
-    """Turns every dropout of torch.nn in a model into this package's, in place.
+    """Turns the dropouts of a model into this package's, in place.
 
     Each module object stays and changes its class. So it keeps ``p``, ``inplace``, its training
-    flag, hooks, name and references, and a model that is itself a dropout is converted too.
-    Modules of exactly torch's classes are converted, and so is
-    :class:`torch.nn.MultiheadAttention`, which drops attention weights by a function: all dropouts
-    of a ``torch.nn.Transformer`` are replaced.
+    flag, hooks, name, references and keys in ``state_dict``, and a model that is itself a dropout
+    is converted too. Converted are
 
-    A call of ``torch.nn.functional.dropout`` in a forward is not a module, so it stays torch's;
-    :class:`redirect_torch_dropout` redirects it.
+    - the dropouts of torch.nn, ``timm.layers.DropPath`` and ``torchvision.ops.StochasticDepth``;
+    - :class:`torch.nn.MultiheadAttention`;
+    - every other module whose forward calls torch's dropout or attention as a function, in its own
+      code or in functions and methods that it calls. Its class becomes a subclass of the same
+      name, whose forward in training runs under :class:`redirect_torch_dropout`. Models of
+      transformers are served by this, whatever attention they use.
+
+    Convert a model when it is complete: what replaces modules or adds some, as loading by
+    ``from_pretrained`` or adapters of peft do, comes before. :func:`find_torch_dropout` shows
+    what a training forward still draws from torch.
 
     Args:
         model: any module.
         generator: takes the place of the default generator in every dropout that is converted, now
-            or before.
-        attention: also convert nn.MultiheadAttention. In training with dropout it then holds its
-            weights only where the caller wants them; if False, it keeps torch's fused CUDA kernels
-            and their masks.
-        report: receives what was changed, and what was not and why. Without it, the latter is a
-            warning.
+            or before, and in those of this package.
+        attention: whether attention with dropout is ours too. ``"auto"``: on the CPU, where its
+            weights are never held; on other devices it keeps torch's fused kernels and their
+            masks. See docs/attention.md.
+        report: receives what was changed, what was not and why, and what looks like a dropout and
+            was not understood. Without it, the latter two are a warning.
 
     Returns:
         ``model``.
 
+    Raises:
+        ValueError: another value of ``attention``.
+
     Warns:
-        UserWarning: without ``report``, if there is a dropout that could not be converted: that of
-            a subclass, or inside the kernel of an nn.RNN, nn.LSTM or nn.GRU.
+        UserWarning: without ``report``, if there is something that could not be converted: the
+            dropout inside the kernel of an nn.RNN, nn.LSTM or nn.GRU, for one.
     """
+    check_attention("convert_dropout", attention)
+    transformers.register_attention()
     found = ConversionReport() if report is None else report
-    for name, module in model.named_modules():
-        before = type(module)
-        if before in OURS and _wanted(module, attention):
-            module.__class__ = OURS[before]
-            if generator is not None:
-                module.generator = generator
-            found.changed[name] = before, type(module)
-        elif generator is not None and before in THEIRS:
-            module.generator = generator
-        elif reason := _obstacle(module, attention):
-            found.unchanged[name] = reason
+    for name, module in list(model.named_modules()):
+        plan = _plan(module, attention, generator)
+        if isinstance(plan, str):
+            found.unchanged[name] = plan
+        elif plan is not None:
+            found.changed[name] = type(module), plan.cls
+            if plan.note:
+                found.notes[name] = plan.note
+            _convert(module, plan.cls, attention, generator)
+        found.not_understood.update(_puzzles(name, module, plan is not None))
     if report is None:
-        found.warn_of_unchanged()
+        found.warn_of_the_rest()
     return model
 
 
-def _wanted(module: nn.Module, attention: bool) -> bool:
-    if isinstance(module, nn.MultiheadAttention):
-        return attention and module.dropout > 0
-    return True
+class _Plan(NamedTuple):
+    cls: type[nn.Module]
+    note: str
 
 
-def _obstacle(module: nn.Module, attention: bool) -> str | None:
-    if is_ours(module):
-        return None
+def _plan(
+    module: nn.Module, attention: Attention, generator: Generator | None
+) -> _Plan | str | None:
+    """What becomes of a module; the reason if it cannot; None if it has no dropout."""
     cls = type(module)
-    if isinstance(module, nn.MultiheadAttention) and module.dropout > 0:
-        if cls is nn.MultiheadAttention and not attention:
-            return f"attention=False (dropout={module.dropout})"
-        return f"{cls.__qualname__} is a subclass of torch.nn.MultiheadAttention"
-    if isinstance(module, nn.RNNBase) and module.dropout > 0:
-        return f"{cls.__qualname__} drops inside its kernel (dropout={module.dropout})"
-    if isinstance(module, TorchDropout) and cls not in OURS:
-        return f"{cls.__qualname__} is a subclass of torch's dropout with a forward of its own"
-    return None
+    if is_ours(module) or isinstance(module, Redirected):
+        return None if generator is None else _Plan(cls, "given the generator")
+    if isinstance(module, torch.jit.ScriptModule):
+        scripted = str(getattr(module, "inlined_graph", ""))
+        return "a dropout in TorchScript stays torch's" if "aten::dropout" in scripted else None
+    if isinstance(module, nn.RNNBase):
+        p = inner_probability(module)
+        return f"{cls.__qualname__} drops inside its kernel (dropout={p})" if p else None
+    ours, calls = counterparts().get(cls), _calls(module)
+    if not calls:
+        return None
+    if attention is False and set(calls) <= {*ATTENTION, TRANSFORMERS}:
+        return f"attention=False ({cls.__qualname__} calls {', '.join(calls)})"
+    if "forward" in vars(module):
+        return f"the forward of this {cls.__qualname__} is replaced on the object"
+    notes = [f"redirects {', '.join(calls)}"] if ours is None else []
+    if attention == "auto" and not {*ATTENTION, TRANSFORMERS}.isdisjoint(calls):
+        notes.append("attention on the CPU alone")
+    return _Plan(ours or redirected(cls), "; ".join(notes))
+
+
+def _calls(module: nn.Module) -> list[str]:
+    """The functions of torch, by name, that drop something in the forward of a module."""
+    if isinstance(module, nn.MultiheadAttention):
+        return ["multi_head_attention_forward"] if inner_probability(module) else []
+    if isinstance(module, TorchDropout) or type(module) in counterparts():
+        return ["dropout"]
+    return calls_of_torch_dropout(module)
+
+
+def _convert(
+    module: nn.Module, cls: type[nn.Module], attention: Attention, generator: Generator | None
+) -> None:
+    own: dict[str, Any] = vars(module)
+    wrapped = issubclass(cls, Redirected)
+    if cls is not type(module):
+        become(module, cls)
+        if wrapped or issubclass(cls, nn.MultiheadAttention):
+            own["dropout_attention" if wrapped else "attention"] = attention
+    if generator is not None:
+        own["dropout_generator" if wrapped else "generator"] = generator
+
+
+def _puzzles(name: str, module: nn.Module, understood: bool) -> dict[str, str]:
+    """What looks like a dropout, and was not understood."""
+    if is_ours(module) or type(module).__module__.startswith("torch."):
+        return {}
+    cls, start = type(module).__qualname__, f"{name}." if name else ""
+    puzzles = {
+        f"{start}{method}": f"a method of {cls} that calls torch's dropout outside of forward"
+        for method in calls_outside_of_forward(module)
+    }
+    if masks := random_masks(module):
+        puzzles[name] = f"{cls} calls {', '.join(masks)} of torch"
+    elif not understood and looks_like_dropout(module):
+        puzzles[name] = f"{cls} is named like a dropout"
+    elif not understood:
+        puzzles |= {
+            f"{start}{attribute}": f"{value} in {cls}, which calls no dropout of torch"
+            for attribute, value in vars(module).items()
+            if "drop" in attribute.lower() and isinstance(value, float) and 0.0 < value <= 1.0
+        }
+    return puzzles

@@ -1,4 +1,4 @@
-"""Which modules of a model drop something, and which class of ours stands for which of torch's."""
+"""Which modules of a model drop something, and which class of ours stands for which of theirs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from torch import nn
 
 from dropout_ext import modules
 from dropout_ext.integration.torch_private import TorchDropout
+from dropout_ext.models.namesakes import namesakes
+from dropout_ext.models.redirected import Redirected
 
-OURS: dict[type[nn.Module], type[nn.Module]] = {
+_OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Dropout: modules.Dropout,
     nn.Dropout1d: modules.Dropout1d,
     nn.Dropout2d: modules.Dropout2d,
@@ -18,7 +20,21 @@ OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.FeatureAlphaDropout: modules.FeatureAlphaDropout,
     nn.MultiheadAttention: modules.MultiheadAttention,
 }
-THEIRS = {ours: theirs for theirs, ours in OURS.items()}
+
+
+def counterparts() -> dict[type[nn.Module], type[nn.Module]]:
+    """Our class for each of torch.nn, and of timm and torchvision where they are imported."""
+    return {**_OURS, **namesakes()}
+
+
+def become(module: nn.Module, cls: type[nn.Module]) -> None:
+    """Changes the class of a module, and the name of what the two classes call differently."""
+    own = vars(module)
+    if cls is modules.DropPath:
+        own["p"] = own.pop("drop_prob")
+    elif type(module) is modules.DropPath:
+        own["drop_prob"] = own.pop("p")
+    module.__class__ = cls
 
 
 def is_ours(module: nn.Module) -> bool:
@@ -27,12 +43,15 @@ def is_ours(module: nn.Module) -> bool:
 
 def inner_probability(module: nn.Module) -> float:
     """That of a dropout which is no module but part of another module's forward, else 0."""
-    inner = isinstance(module, nn.MultiheadAttention | nn.RNNBase)
-    return float(module.dropout) if inner else 0.0  # type: ignore[arg-type]
+    if not isinstance(module, nn.MultiheadAttention | nn.RNNBase):
+        return 0.0
+    p = module.dropout  # a subclass may put a module there
+    return float(p) if isinstance(p, int | float) else 0.0
 
 
 def dropouts(model: nn.Module) -> Iterator[nn.Module]:
-    """Every module that drops something by its training flag: ours and torch's."""
+    """Every module that drops something by its training flag, also in a function it calls."""
+    by_class = modules.DropoutModule | TorchDropout | Redirected
     for module in model.modules():
-        if isinstance(module, modules.DropoutModule | TorchDropout) or inner_probability(module):
+        if isinstance(module, by_class) or inner_probability(module):
             yield module

@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
 from dropout_ext import functional as F
+from dropout_ext.models.masked_weight import guard
 from dropout_ext.modules.base import DropoutModule
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -21,8 +22,15 @@ class DropConnect(DropoutModule):
         generator: takes the place of the default generator of the parameter's device.
     """
 
-    def forward(self, weight: Tensor) -> Tensor:
-        return F.dropout(weight, self.p, self.training, generator=self.generator)
+    def forward(self, weight: Tensor, *, rng_state: Tensor | None = None) -> Tensor:
+        masked = F.dropout(
+            weight,
+            self.p,
+            self.training,
+            generator=self.generator if rng_state is None else None,
+            rng_state=rng_state,
+        )
+        return weight if masked is weight else guard(masked)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """An assignment to the tensor sets its unmasked value."""
@@ -52,11 +60,13 @@ def drop_connect(
     the name that torch gives it, ``parametrizations.weight.original``, in ``named_parameters``, in
     :func:`torch.func.functional_call` and for an optimizer whose state is keyed by names.
 
-    A copy by :func:`copy.deepcopy` shares the class that torch made for the module: remove
-    DropConnect from a copy or from the original, not from both.
+    A module with a parametrization does not pickle, as torch has it: save its ``state_dict``.
+    Copies by :func:`copy.deepcopy` are modules of their own.
 
-    Each time the parameter is read, a mask is drawn. A module that reads it several times in a
-    forward, as nn.LSTM does, has one mask within :func:`torch.nn.utils.parametrize.cached`.
+    Each time the parameter is read in training, a mask is drawn, and what is read refuses to be
+    written to: it is no parameter, and a write would be lost. So initialize the module before, in
+    evaluation, or by ``parametrizations.weight.original``. A module that reads it several times in
+    a forward, as nn.LSTM does, has one mask within :func:`torch.nn.utils.parametrize.cached`.
 
     Args:
         module: any module; changed in place.
@@ -80,6 +90,8 @@ def drop_connect(
         )
     dropping = DropConnect(p, generator).train(module.training)
     order = list(module.state_dict())
+    if parametrize.is_parametrized(module):
+        _get_own_class(module)
     # Dtype and shape stay, so there is nothing to check by a trial run, which would draw.
     parametrize.register_parametrization(module, name, dropping, unsafe=True)
     owner: Any = module
@@ -89,6 +101,8 @@ def drop_connect(
             owner.register_state_dict_post_hook(_to_bare_keys),
             owner.register_load_state_dict_pre_hook(_from_bare_keys),
         )
+    cls: Any = type(module)  # made by torch for this module
+    cls._fqn_modifiers, cls._unmasked = _checkpoint_names, property(_parametrizations)
     return module
 
 
@@ -108,6 +122,7 @@ def remove_drop_connect(module: AnyModule, name: str = "weight") -> AnyModule:
     index = _find(module, name)
     if index is None:
         raise ValueError(f"remove_drop_connect: {name!r} of {module} has no DropConnect")
+    _get_own_class(module)
     steps: Any = module.parametrizations[name]  # type: ignore[index]
     if len(steps) > 1:
         del steps[index]
@@ -121,6 +136,22 @@ def remove_drop_connect(module: AnyModule, name: str = "weight") -> AnyModule:
         _restore_order(module, owner._bare_keys)
         del owner._bare_keys, owner._bare_key_hooks
     return module
+
+
+def _get_own_class(module: nn.Module) -> None:
+    """torch's class for a module is shared with copies: what it gains and loses, all would."""
+    cls = type(module)
+    module.__class__ = type(cls.__name__, cls.__bases__, dict(vars(cls)))
+
+
+def _checkpoint_names(module: nn.Module) -> dict[str, str]:
+    """For torch.distributed.checkpoint, which follows a key by reading attributes: it takes the
+    part of a key from this attribute, where it is read without drawing a mask."""
+    return {bare: "_unmasked" for _, bare in _keys(module, "")}
+
+
+def _parametrizations(module: nn.Module) -> Any:
+    return module.parametrizations
 
 
 def _find(module: nn.Module, name: str) -> int | None:

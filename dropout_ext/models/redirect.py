@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import ContextDecorator
 from typing import Any
 
 import torch
 from torch import Generator
-from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 from dropout_ext import functional as F
+from dropout_ext.functional.attention_choice import Attention, attention_is_ours, check_attention
 from dropout_ext.functional.channels import feature_dropout
+from dropout_ext.integration.checkpoint import ReenteredMode
 
 _theirs = torch.nn.functional
 
@@ -20,16 +23,19 @@ def _inplace(function: Callable[..., Any]) -> Callable[..., Any]:
     return functools.partial(function, inplace=True)
 
 
+_ATTENTION: dict[Any, Callable[..., Any]] = {
+    _theirs.multi_head_attention_forward: F.multi_head_attention_forward,
+    _theirs.scaled_dot_product_attention: F.scaled_dot_product_attention,
+}
+ATTENTION = [function.__name__ for function in _ATTENTION]
 # torch.dropout and its kin have the arguments (input, p, train).
-_OURS: dict[Any, Callable[..., Any]] = {
+REDIRECTED: dict[Any, Callable[..., Any]] = {
     _theirs.dropout: F.dropout,
     _theirs.dropout1d: F.dropout1d,
     _theirs.dropout2d: F.dropout2d,
     _theirs.dropout3d: F.dropout3d,
     _theirs.alpha_dropout: F.alpha_dropout,
     _theirs.feature_alpha_dropout: F.feature_alpha_dropout,
-    _theirs.multi_head_attention_forward: F.multi_head_attention_forward,
-    _theirs.scaled_dot_product_attention: F.scaled_dot_product_attention,
     torch.dropout: F.dropout,
     torch.dropout_: _inplace(F.dropout),
     torch.alpha_dropout: F.alpha_dropout,
@@ -38,27 +44,46 @@ _OURS: dict[Any, Callable[..., Any]] = {
     torch.feature_dropout_: _inplace(feature_dropout),
     torch.feature_alpha_dropout: F.feature_alpha_dropout,
     torch.feature_alpha_dropout_: _inplace(F.feature_alpha_dropout),
+    **_ATTENTION,
 }
+"""Each dropout of torch that is a function, to ours."""
 
 
-class redirect_torch_dropout(TorchFunctionMode):
+class redirect_torch_dropout(ReenteredMode, ContextDecorator):
     """While it is active, torch's functional dropout is this package's.
 
-    For models that call ``torch.nn.functional.dropout``, ``dropout1d``, ``dropout2d``,
+    For code that calls ``torch.nn.functional.dropout``, ``dropout1d``, ``dropout2d``,
     ``dropout3d``, ``alpha_dropout``, ``feature_alpha_dropout`` or
-    ``scaled_dot_product_attention(..., dropout_p=...)`` in their forward, where
-    :func:`convert_dropout` finds no module to replace. Enclose the forward pass; the backward pass
-    needs no mode. Modules of torch.nn are served as well, as they call the same functions. The
-    dropout between the layers of ``nn.LSTM`` and ``nn.GRU`` happens inside their kernels and stays
-    torch's, as does ``torch.native_dropout``, which returns its mask.
+    ``scaled_dot_product_attention(..., dropout_p=...)``. A context manager and a decorator; for a
+    whole model, :func:`convert_dropout` does the same for good. Modules of torch.nn are served as
+    well, as they call these functions.
+
+    Enclose the forward pass; the backward pass needs no context, also where
+    ``torch.utils.checkpoint`` runs the forward pass again. It is a mode of the thread that entered
+    it: other threads, as those of nn.DataParallel, keep torch's dropout.
+
+    Served are torch's functions alone. Functions and modules of this package draw from the
+    generator that they name, whatever ``generator`` is here. The dropout between the layers of
+    ``nn.LSTM`` and ``nn.GRU`` happens inside their kernels and stays torch's, as does
+    ``torch.native_dropout``, which returns its mask. While any function mode is active, torch does
+    not take the fused inference of nn.TransformerEncoder and nn.MultiheadAttention.
 
     Args:
         generator: takes the place of the default generator of each input's device.
+        attention: whether attention with dropout is ours. ``"auto"``: on the CPU; on other
+            devices torch's own kernels keep their masks. See docs/attention.md.
+
+    Raises:
+        ValueError: another value of ``attention``.
     """
 
-    def __init__(self, generator: Generator | None = None) -> None:
+    def __init__(
+        self, *, generator: Generator | None = None, attention: Attention = "auto"
+    ) -> None:
+        check_attention("redirect_torch_dropout", attention)
         super().__init__()
         self.generator = generator
+        self.attention = attention
 
     def __torch_function__(
         self,
@@ -68,9 +93,23 @@ class redirect_torch_dropout(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        ours = _OURS.get(func)
-        if ours is None:
+        if func is checkpoint:
+            return self._checkpoint(*args, **kwargs)
+        ours = REDIRECTED.get(func)
+        if ours is None or (func in _ATTENTION and not self._serves(*args, **kwargs)):
             return func(*args, **kwargs)
         if "train" in kwargs:
             kwargs["training"] = kwargs.pop("train")
         return ours(*args, generator=self.generator, **kwargs)
+
+    def _checkpoint(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """In code that Dynamo traces, which would leave this mode for what is checkpointed."""
+
+        def redirected(*inner: Any, **options: Any) -> Any:
+            with self:
+                return function(*inner, **options)
+
+        return checkpoint(redirected, *args, **kwargs)
+
+    def _serves(self, query: torch.Tensor, *_: Any, **__: Any) -> bool:
+        return attention_is_ours(self.attention, query)

@@ -8,16 +8,20 @@ from torch import nn
 
 from dropout_ext import modules
 from dropout_ext.functional.checks import UPSCALE
-from dropout_ext.models.counterparts import THEIRS
+from dropout_ext.models.counterparts import become, counterparts, is_ours
+from dropout_ext.models.redirected import Redirected, without_redirection
 from dropout_ext.models.report import ConversionReport
 
 Model = TypeVar("Model", bound=nn.Module)
+_OF_A_CONVERSION = "generator", "attention"
 
 
 def revert_dropout(model: Model, *, report: ConversionReport | None = None) -> Model:
-    """Turns this package's dropouts in a model into those of torch.nn, in place.
+    """Undoes :func:`convert_dropout`, in place.
 
-    Generators are forgotten, as torch's dropouts have none.
+    This package's modules become those of torch.nn, and of timm and torchvision where these are
+    imported; calls of torch's dropout are redirected no more. Generators are forgotten, as theirs
+    have none.
 
     Args:
         model: any module.
@@ -28,29 +32,40 @@ def revert_dropout(model: Model, *, report: ConversionReport | None = None) -> M
         ``model``.
 
     Warns:
-        UserWarning: without ``report``, if there is a dropout that torch.nn does not have:
-            DropPath, StochasticDepth, DropConnect, a mode or broadcast_dims.
+        UserWarning: without ``report``, if there is a dropout that they do not have: DropConnect,
+            a mode, broadcast_dims, a subclass.
     """
     found = ConversionReport() if report is None else report
+    theirs = {ours: theirs for theirs, ours in counterparts().items()}
     for name, module in model.named_modules():
         before = type(module)
-        if before in THEIRS and not (reason := _without_counterpart(module)):
-            vars(module).pop("generator", None)
-            module.__class__ = THEIRS[before]
-            found.changed[name] = before, type(module)
-        elif reason := _without_counterpart(module):
+        prefix = ""
+        if isinstance(module, Redirected):
+            target, prefix = without_redirection(before), "dropout_"
+        elif reason := _without_counterpart(module, theirs):
             found.unchanged[name] = reason
+            continue
+        elif before in theirs:
+            target = theirs[before]
+        else:
+            continue
+        for attribute in _OF_A_CONVERSION:
+            vars(module).pop(prefix + attribute, None)
+        become(module, target)
+        found.changed[name] = before, target
     if report is None:
-        found.warn_of_unchanged()
+        found.warn_of_the_rest()
     return model
 
 
-def _without_counterpart(module: nn.Module) -> str | None:
-    if not isinstance(module, modules.DropoutModule):
+def _without_counterpart(
+    module: nn.Module, theirs: dict[type[nn.Module], type[nn.Module]]
+) -> str | None:
+    if not is_ours(module):
         return None
     cls = type(module)
-    if cls not in THEIRS:
-        return f"torch.nn has no {cls.__qualname__}"
+    if cls not in theirs:
+        return f"neither torch.nn nor what is imported has {cls.__qualname__}"
     if isinstance(module, modules.Dropout) and module.mode != UPSCALE:
         return f"torch.nn.Dropout has no mode={module.mode!r}"
     if isinstance(module, modules.Dropout) and module.broadcast_dims != ():

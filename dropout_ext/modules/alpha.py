@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from dropout_ext import functional as F
+from dropout_ext.integration.fx import leaf
 from dropout_ext.modules.base import TorchDropout
 
 
@@ -22,8 +23,15 @@ class AlphaDropout(TorchDropout, nn.AlphaDropout):
         ValueError: if p is not a number in [0, 1].
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.alpha_dropout(input, self.p, self.training, generator=self.generator)
+    @leaf
+    def forward(self, input: Tensor, *, rng_state: Tensor | None = None) -> Tensor:
+        return F.alpha_dropout(
+            input,
+            self.p,
+            self.training,
+            generator=self.generator if rng_state is None else None,
+            rng_state=rng_state,
+        )
 
 
 class FeatureAlphaDropout(TorchDropout, nn.FeatureAlphaDropout):
@@ -42,5 +50,12 @@ class FeatureAlphaDropout(TorchDropout, nn.FeatureAlphaDropout):
         ValueError: if p is not a number in [0, 1].
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.feature_alpha_dropout(input, self.p, self.training, generator=self.generator)
+    @leaf
+    def forward(self, input: Tensor, *, rng_state: Tensor | None = None) -> Tensor:
+        return F.feature_alpha_dropout(
+            input,
+            self.p,
+            self.training,
+            generator=self.generator if rng_state is None else None,
+            rng_state=rng_state,
+        )

@@ -5,6 +5,8 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from dropout_ext import functional as F
+from dropout_ext.functional.attention_choice import Attention, attention_is_ours, check_attention
+from dropout_ext.integration.fx import leaf, module_call
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -16,15 +18,30 @@ class MultiheadAttention(nn.MultiheadAttention):
     Args:
         args, kwargs: as of torch.nn.MultiheadAttention.
         generator: takes the place of the default generator of the input's device.
+        attention: False leaves everything to torch; ``"auto"`` does so except on the CPU.
+
+    Raises:
+        ValueError: another value of ``attention``.
     """
 
     generator: Generator | None = None
+    attention: Attention = True
 
-    def __init__(self, *args: Any, generator: Generator | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        generator: Generator | None = None,
+        attention: Attention = True,
+        **kwargs: Any,
+    ) -> None:
+        check_attention("MultiheadAttention", attention)
         super().__init__(*args, **kwargs)
         if generator is not None:
             self.generator = generator
+        if attention is not True:
+            self.attention = attention
 
+    @leaf
     def forward(
         self,
         query: Tensor,
@@ -44,7 +61,10 @@ class MultiheadAttention(nn.MultiheadAttention):
             "average_attn_weights": average_attn_weights,
             "is_causal": is_causal,
         }
-        if not self.training or self.dropout == 0.0:
+        if (call := module_call(query, key, value, **masks)) is not None:
+            return call  # type: ignore[return-value]  # a proxy, which torch.fx unpacks
+        ours = self.training and attention_is_ours(self.attention, query)
+        if not ours or self.dropout == 0.0:
             return super().forward(query, key, value, **masks)
         if query.is_nested or key.is_nested or value.is_nested:
             raise AssertionError(

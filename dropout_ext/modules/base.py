@@ -8,6 +8,9 @@ from dropout_ext.functional.checks import check_probability
 class DropoutModule(nn.Module):
     """The base class of every dropout of this package.
 
+    ``forward(input, *, rng_state=None)`` of each takes the state of the call: it takes the place
+    of a draw from any generator, that of the module too.
+
     Attributes:
         p: probability to be dropped, in [0, 1].
         generator: takes the place of the default generator of the input's device. None is the

@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from dropout_ext import functional as F
+from dropout_ext.integration.fx import leaf
 from dropout_ext.modules.base import TorchDropout
 
 
@@ -21,8 +22,16 @@ class Dropout1d(TorchDropout, nn.Dropout1d):
         ValueError: if p is not a number in [0, 1].
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.dropout1d(input, self.p, self.training, self.inplace, generator=self.generator)
+    @leaf
+    def forward(self, input: Tensor, *, rng_state: Tensor | None = None) -> Tensor:
+        return F.dropout1d(
+            input,
+            self.p,
+            self.training,
+            self.inplace,
+            generator=self.generator if rng_state is None else None,
+            rng_state=rng_state,
+        )
 
 
 class Dropout2d(TorchDropout, nn.Dropout2d):
@@ -38,8 +47,16 @@ class Dropout2d(TorchDropout, nn.Dropout2d):
         ValueError: if p is not a number in [0, 1].
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.dropout2d(input, self.p, self.training, self.inplace, generator=self.generator)
+    @leaf
+    def forward(self, input: Tensor, *, rng_state: Tensor | None = None) -> Tensor:
+        return F.dropout2d(
+            input,
+            self.p,
+            self.training,
+            self.inplace,
+            generator=self.generator if rng_state is None else None,
+            rng_state=rng_state,
+        )
 
 
 class Dropout3d(TorchDropout, nn.Dropout3d):
@@ -55,5 +72,13 @@ class Dropout3d(TorchDropout, nn.Dropout3d):
         ValueError: if p is not a number in [0, 1].
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.dropout3d(input, self.p, self.training, self.inplace, generator=self.generator)
+    @leaf
+    def forward(self, input: Tensor, *, rng_state: Tensor | None = None) -> Tensor:
+        return F.dropout3d(
+            input,
+            self.p,
+            self.training,
+            self.inplace,
+            generator=self.generator if rng_state is None else None,
+            rng_state=rng_state,
+        )

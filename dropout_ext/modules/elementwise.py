@@ -6,6 +6,8 @@ from torch import Generator, Tensor, nn
 
 from dropout_ext import functional as F
 from dropout_ext.functional.checks import UPSCALE, check_mode
+from dropout_ext.functional.index_map import dimensions
+from dropout_ext.integration.fx import leaf
 from dropout_ext.modules.base import TorchDropout
 
 
@@ -43,19 +45,20 @@ class Dropout(TorchDropout, nn.Dropout):
     ) -> None:
         super().__init__(p, inplace, generator=generator)
         check_mode(mode)
-        if broadcast_dims != ():
-            dims = (broadcast_dims,) if isinstance(broadcast_dims, int) else broadcast_dims
-            self.broadcast_dims = tuple(dims)
+        if dims := dimensions(broadcast_dims):
+            self.broadcast_dims = dims
         if mode != UPSCALE:
             self.mode = mode
 
-    def forward(self, input: Tensor) -> Tensor:
+    @leaf
+    def forward(self, input: Tensor, *, rng_state: Tensor | None = None) -> Tensor:
         return F.dropout(
             input,
             self.p,
             self.training,
             self.inplace,
-            generator=self.generator,
+            generator=self.generator if rng_state is None else None,
+            rng_state=rng_state,
             broadcast_dims=self.broadcast_dims,
             mode=self.mode,
         )

@@ -4,6 +4,7 @@ from torch import Generator, Tensor
 
 from dropout_ext import functional as F
 from dropout_ext.functional.checks import check_depth, either_name
+from dropout_ext.integration.fx import leaf
 from dropout_ext.modules.base import DropoutModule
 
 
@@ -42,9 +43,15 @@ class DropPath(DropoutModule):
     def drop_prob(self, p: float) -> None:
         self.p = p
 
-    def forward(self, input: Tensor) -> Tensor:
+    @leaf
+    def forward(self, input: Tensor, *, rng_state: Tensor | None = None) -> Tensor:
         return F.drop_path(
-            input, self.p, self.training, self.scale_by_keep, generator=self.generator
+            input,
+            self.p,
+            self.training,
+            self.scale_by_keep,
+            generator=self.generator if rng_state is None else None,
+            rng_state=rng_state,
         )
 
     def extra_repr(self) -> str:
@@ -73,8 +80,16 @@ class StochasticDepth(DropoutModule):
         super().__init__(p, generator)
         self.mode = mode
 
-    def forward(self, input: Tensor) -> Tensor:
-        return F.stochastic_depth(input, self.p, self.mode, self.training, generator=self.generator)
+    @leaf
+    def forward(self, input: Tensor, *, rng_state: Tensor | None = None) -> Tensor:
+        return F.stochastic_depth(
+            input,
+            self.p,
+            self.mode,
+            self.training,
+            generator=self.generator if rng_state is None else None,
+            rng_state=rng_state,
+        )
 
     def extra_repr(self) -> str:
         return f"p={self.p}, mode={self.mode}"

@@ -9,10 +9,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+from torch.utils.checkpoint import _CheckpointFrame, checkpoint, checkpoint_sequential
 
 import dropout_ext
 from dropout_ext import functional as F
+from dropout_ext.integration.checkpoint import repeatable
+from dropout_ext.integration.torch_private import checkpoint_hook
 from tests.helpers.compare import state
 
 Block = Callable[[torch.Tensor], torch.Tensor]
@@ -48,15 +50,100 @@ def test_preserved_generator(device: torch.device, use_reentrant: bool) -> None:
     assert_equal(plain, again)
 
 
-def test_generator_is_warned_of(device: torch.device) -> None:
-    """checkpoint restores default generators alone; the gradients would silently be wrong."""
+def with_own(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    y = F.dropout(x.sin(), 0.5, generator=generator).exp()
+    y = F.alpha_dropout(F.dropout1d(y, 0.4, generator=generator), 0.2, generator=generator)
+    heads = y.view(2, 10, 10, 30)
+    attention = F.scaled_dot_product_attention(heads, heads, heads, None, 0.3, generator=generator)
+    return F.dropout(attention.reshape(y.shape), 0.3, inplace=True, generator=generator) * 2
+
+
+def nested_own(x: torch.Tensor, generator: torch.Generator, reentrant: bool) -> torch.Tensor:
+    y: torch.Tensor = checkpoint(with_own, x.cos(), generator, use_reentrant=reentrant)
+    return F.dropout(y, 0.4, generator=generator)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+@pytest.mark.parametrize("preserve", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_generator_of_ones_own(
+    device: torch.device, use_reentrant: bool, preserve: bool, nested: bool
+) -> None:
+    """checkpoint restores default generators alone; the states of others are kept and replayed.
+
+    The draws go on afterwards as if nothing had been computed again.
+    """
+    generator = torch.Generator(device)
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        generator.manual_seed(5)
+        y = with_own(x.cos(), generator) if nested else with_own(x, generator)
+        return F.dropout(y, 0.4, generator=generator)
+
+    def again(x: torch.Tensor) -> torch.Tensor:
+        generator.manual_seed(5)
+        options = {"use_reentrant": use_reentrant, "preserve_rng_state": preserve}
+        if nested:
+            y: torch.Tensor = checkpoint(nested_own, x, generator, use_reentrant, **options)
+            return y
+        return F.dropout(checkpoint(with_own, x, generator, **options), 0.4, generator=generator)
+
+    expected, after = run(plain, device), generator.get_state()
+    assert_equal(expected, run(again, device))
+    assert torch.equal(generator.get_state(), after)
+
+
+def test_generator_and_two_backward_passes(device: torch.device) -> None:
+    """Each recomputation replays from the first state on."""
+    generator = torch.Generator(device)
+    x = torch.randn(200, 30, device=device, requires_grad=True)
+    y = checkpoint(with_own, x, generator, use_reentrant=False).sum()
+    (first,) = torch.autograd.grad(y, x, retain_graph=True)
+    (second,) = torch.autograd.grad(y, x)
+    assert torch.equal(first, second)
+
+
+def test_forward_that_fails_leaves_nothing_behind(device: torch.device) -> None:
+    """Draws after it are recorded, and replayed, by no one."""
+    generator = torch.Generator(device)
+
+    def fails(x: torch.Tensor) -> torch.Tensor:
+        F.dropout(x, generator=generator)
+        raise KeyError
+
+    x = torch.ones(30, device=device, requires_grad=True)
+    for use_reentrant in (False, True):
+        with pytest.raises(KeyError):
+            checkpoint(fails, x, use_reentrant=use_reentrant)
+        assert repeatable(lambda: pytest.fail("drawn")) is None
+
+
+def test_recomputation_that_draws_more_is_an_error(device: torch.device) -> None:
+    generator, times = torch.Generator(device), iter((1, 2))
+
+    def uneven(x: torch.Tensor) -> torch.Tensor:
+        for _ in range(next(times)):
+            x = F.dropout(x, generator=generator)
+        return x
+
+    x = torch.ones(30, device=device, requires_grad=True)
+    y = checkpoint(uneven, x, use_reentrant=True)
+    with pytest.raises(RuntimeError, match="more often than its forward pass, which did 1 times"):
+        y.sum().backward()
+
+
+def test_checkpoint_by_another_way_is_warned_of(device: torch.device) -> None:
+    """One that does not come by torch.utils.checkpoint: its recomputation draws other masks."""
     x = torch.ones(300, device=device, requires_grad=True)
     generator = torch.Generator(device)
     F.dropout(x, generator=generator)
+    frame = _CheckpointFrame(lambda *_: None, True, None, None)
     default = torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[0]
-    checkpoint(lambda t: F.dropout(t, generator=default), x, use_reentrant=False)
-    with pytest.warns(UserWarning, match="checkpoint does not restore a generator"):
-        checkpoint(lambda t: F.dropout(t, generator=generator), x, use_reentrant=False)
+    with checkpoint_hook(frame):
+        F.dropout(x, generator=default)
+        with pytest.warns(UserWarning, match="does not restore a generator"):
+            F.dropout(x, generator=generator)
 
 
 @pytest.mark.parametrize("use_reentrant", [False, True])

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.func import grad, vmap
 
+import dropout_ext
 from dropout_ext import functional as F
 from tests.helpers.compare import assert_bits, random_bits, state
 
@@ -76,8 +77,14 @@ def test_vmap_inplace_on_an_input_that_is_shared(device: torch.device) -> None:
 
 
 def test_vmap_randomness_error(device: torch.device) -> None:
-    with pytest.raises(RuntimeError, match="randomness"):
-        vmap(F.dropout)(torch.ones(3, 50, device=device))
+    """torch's words, which its users look for, and then ours."""
+    batch = torch.ones(3, 50, device=device)
+    with pytest.raises(RuntimeError, match="called random operation") as theirs:
+        vmap(torch.nn.functional.dropout)(batch)
+    for call in (F.dropout, lambda _: dropout_ext.draw_rng_state(device=device)):
+        with pytest.raises(RuntimeError, match="it is pure if it gets an rng_state") as ours:
+            vmap(call)(batch)
+        assert str(ours.value).startswith(str(theirs.value))
 
 
 def test_vmap_randomness_same(device: torch.device) -> None:

@@ -72,8 +72,10 @@ def test_explicit_state_is_an_input() -> None:
 
 
 @pytest.mark.thorough
-def test_generator_is_of_this_process(tmp_path: Path) -> None:
-    """Elsewhere nothing is known under its number, and the program says so."""
+@pytest.mark.parametrize("others", [0, 3])
+def test_generator_is_of_this_process(tmp_path: Path, others: int) -> None:
+    """Elsewhere nothing is known under its number, and the program says so; also where the process
+    has registered generators of its own, which a small number would find."""
     module = dropout_ext.Dropout(0.5, generator=torch.Generator().manual_seed(1))
     x = torch.ones(200)
     expected = dropout_ext.Dropout(0.5, generator=torch.Generator().manual_seed(1))(x)
@@ -82,6 +84,9 @@ def test_generator_is_of_this_process(tmp_path: Path) -> None:
     assert torch.equal(program.module()(x), expected)
     code = (
         "import torch, dropout_ext\n"
+        "export = lambda m: torch.export.export(m, (torch.ones(3),), strict=False).module()\n"
+        "new = lambda: dropout_ext.Dropout(generator=torch.Generator())\n"
+        f"own = [export(new())(torch.ones(3)) for _ in range({others})]\n"
         f"torch.export.load({str(tmp_path / 'model.pt2')!r}).module()(torch.ones(200))"
     )
     done = subprocess.run(

@@ -6,6 +6,7 @@ that writes to an argument its schema calls pure; a random op that a compiler ta
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from tests.helpers.compare import state
 from tests.helpers.operators import dropout_
 
 ops = torch.ops.dropout_ext
-OPS = ("draw", "draw_traced", "dropout", "dropout_mask")
+OPS = ("draw", "draw_traced", "dropout", "dropout_mask", "dropout_p", "fold_in")
 DTYPES = [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.thorough)]
 
 
@@ -50,10 +51,50 @@ def test_opcheck_dropout_with_a_map(device: torch.device, dtype: torch.dtype) ->
     opcheck(ops.dropout.default, (x, 0.4, state((1, 2), device)), kwargs)
 
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_opcheck_dropout_p(device: torch.device, grad: bool) -> None:
+    """p as a tensor; the same values and derivatives as with the number."""
+    x = torch.randn(6, 7, dtype=torch.float64, device=device, requires_grad=grad)
+    p, number, rng_state = torch.tensor(0.4, dtype=torch.float64), 0.4, state((1, 2), device)
+    for kwargs in ({}, {"mask_strides": [0, 1], "mask_base": 9, "scale": 0.7, "shift": 0.1}):
+        opcheck(ops.dropout_p.default, (x, p, rng_state), kwargs)
+        y, expected = (
+            op(x, q, rng_state, **kwargs) for op, q in ((ops.dropout_p, p), (ops.dropout, number))
+        )
+        assert torch.equal(y, expected)
+        if grad:
+            weights = torch.randn_like(x)
+            gradients = [
+                torch.autograd.grad((v.sin() * weights).sum(), x)[0] for v in (y, expected)
+            ]
+            assert torch.equal(*gradients)
+            assert torch.autograd.gradgradcheck(
+                lambda t, k=kwargs: ops.dropout_p(t, p, rng_state, **k), x
+            )
+
+
+def test_dropout_p_errors() -> None:
+    x, rng_state = torch.ones(3), state((1, 2))
+    for p in (1.5, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="between 0 and 1, but got"):
+            ops.dropout_p(x, torch.tensor(p), rng_state)
+    for kind in ("cpu", "meta"):
+        with pytest.raises(
+            TypeError, match=r"tensor without dimensions, but got Float of shape \[1\]"
+        ):
+            ops.dropout_p(x.to(kind), torch.ones(1), rng_state.to(kind))
+
+
 def test_opcheck_dropout_mask(device: torch.device) -> None:
     opcheck(ops.dropout_mask.default, ([6, 7], 0.4, state((1, 2), device)))
     kwargs = {"mask_strides": [0, 1], "mask_base": 9}
     opcheck(ops.dropout_mask.default, ([6, 7], 0.4, state((1, 2), device)), kwargs)
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 0)])
+def test_opcheck_fold_in(device: torch.device, batch: tuple[int, ...]) -> None:
+    states = torch.arange(2 * math.prod(batch), device=device).view(*batch, 2)
+    opcheck(ops.fold_in.default, (states, torch.ones(batch, dtype=torch.int64, device=device)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -86,6 +127,8 @@ def test_schemas() -> None:
         "Tensor? after=None) -> Tensor",
         f"dropout_ext::dropout(Tensor input, float p, Tensor rng_state{linear}) -> Tensor",
         f"dropout_ext::dropout_mask(SymInt[] size, float p, Tensor rng_state{tail}) -> Tensor",
+        f"dropout_ext::dropout_p(Tensor input, Tensor p, Tensor rng_state{linear}) -> Tensor",
+        "dropout_ext::fold_in(Tensor rng_state, Tensor number) -> Tensor",
     }
 
 
@@ -94,7 +137,12 @@ def test_only_the_draw_is_random() -> None:
     random = torch.Tag.nondeterministic_seeded
     assert random in ops.draw.default.tags
     assert random in ops.draw_traced.default.tags
-    for op in (ops.dropout.default, ops.dropout_mask.default):
+    for op in (
+        ops.dropout.default,
+        ops.dropout_mask.default,
+        ops.dropout_p.default,
+        ops.fold_in.default,
+    ):
         assert random not in op.tags
 
 

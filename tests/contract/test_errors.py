@@ -6,12 +6,15 @@ found; an unsupported dtype that silently takes another path.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import dropout_ext
 from dropout_ext import functional as F
 from tests.helpers.compare import state
 
@@ -270,3 +273,120 @@ def test_inplace_on_memory_that_overlaps_itself(
         with pytest.raises(RuntimeError, match=r"overlap|single memory location"):
             F.dropout(x, 0.5, inplace=True, rng_state=state((1, 2), device) if explicit else None)
         assert torch.equal(x, torch.ones_like(x))
+
+
+# What a Python caller may pass by mistake.
+
+
+def test_p_is_shown_as_it_was_given() -> None:
+    """Not "but got 0.5", which looks valid."""
+    for call in (
+        lambda: F.dropout(torch.ones(3), "0.5"),  # type: ignore[arg-type]
+        lambda: F.alpha_dropout(torch.ones(3), "0.5", True),  # type: ignore[arg-type]
+        lambda: F.stochastic_depth(torch.ones(3), "0.5", "row"),  # type: ignore[arg-type]
+        lambda: dropout_ext.Dropout("0.5"),  # type: ignore[arg-type]
+        lambda: dropout_ext.drop_connect(torch.nn.Linear(2, 2), "0.5"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match=r"has to be between 0 and 1, but got '0\.5'"):
+            call()
+
+
+FUNCTIONS: dict[str, Callable[[torch.Tensor, Any], torch.Tensor]] = {
+    "dropout": F.dropout,
+    "classic": lambda x, p: F.dropout(x, p, mode="downscale_in_infer"),
+    "dropout1d": F.dropout1d,
+    "alpha_dropout": lambda x, p: F.alpha_dropout(x, p, True),
+    "drop_path": lambda x, p: F.drop_path(x, p, True),
+    "stochastic_depth": lambda x, p: F.stochastic_depth(x, p, "row"),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_p_that_requires_grad(name: str) -> None:
+    """Refused in torch's words: no gradient reaches it."""
+    x, p = torch.ones(2, 3, 4), torch.tensor(0.5, requires_grad=True)
+    words = r"argument 'p' \(position 2\) must be float, not Tensor"
+    with pytest.raises(TypeError, match=words):
+        torch.nn.functional.dropout(x, p)  # type: ignore[arg-type]
+    before = torch.get_rng_state()
+    for tensor in (p, p * 1):
+        with pytest.raises(TypeError, match=words + r": it requires grad.*p\.detach\(\)"):
+            FUNCTIONS[name](x, tensor)
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(TypeError, match=words + r": it has the shape \[1\]"):
+        FUNCTIONS[name](x, torch.tensor([0.5]))
+    torch.manual_seed(1)
+    expected = FUNCTIONS[name](x, 0.5)
+    torch.manual_seed(1)
+    assert torch.equal(FUNCTIONS[name](x, p.detach()), expected)
+
+
+INDICES: list[Any] = [
+    1, np.int64(1), np.array(1), np.array([1]), torch.tensor(1), torch.tensor([1]), [np.int32(1)],
+    (torch.tensor(1),), {1}, range(1, 2), -2, np.int8(-2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dims", INDICES, ids=repr)
+def test_dimensions_are_whatever_is_an_index(dims: Any) -> None:
+    x, rng_state = torch.ones(2, 3, 4), state((1, 2))
+    expected = F.dropout(x, rng_state=rng_state, broadcast_dims=(1,))
+    assert torch.equal(F.dropout(x, rng_state=rng_state, broadcast_dims=dims), expected)
+    mask = F.dropout_mask(x.shape, rng_state=rng_state, broadcast_dims=dims)
+    assert torch.equal(mask, expected != 0)
+    module = dropout_ext.Dropout(broadcast_dims=dims)
+    assert torch.equal(module(x, rng_state=rng_state), expected)
+    assert all(type(d) is int for d in module.broadcast_dims)
+
+
+@pytest.mark.parametrize("dims", [None, (), [], np.array([], dtype=int)], ids=repr)
+def test_no_dimensions(dims: Any) -> None:
+    x, rng_state = torch.ones(2, 3, 4), state((1, 2))
+    expected = F.dropout(x, rng_state=rng_state)
+    assert torch.equal(F.dropout(x, rng_state=rng_state, broadcast_dims=dims), expected)
+    module = dropout_ext.Dropout(broadcast_dims=dims)
+    assert module.broadcast_dims == () and "broadcast_dims" not in repr(module)
+
+
+@pytest.mark.parametrize("dims", [1.0, "1", [1.5], np.array(1.0), torch.tensor(1.0)], ids=repr)
+def test_what_is_no_dimension(dims: Any) -> None:
+    """In our words, by repr; nothing is drawn."""
+    before = torch.get_rng_state()
+    for call in (
+        lambda: F.dropout(torch.ones(2, 3), broadcast_dims=dims),
+        lambda: F.dropout_mask((2, 3), rng_state=state((1, 2)), broadcast_dims=dims),
+        lambda: dropout_ext.Dropout(broadcast_dims=dims),
+    ):
+        with pytest.raises(TypeError, match="broadcast_dims must be an integer or a sequ") as error:
+            call()
+        assert str(error.value).endswith(f"but got {dims!r}")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+BAD_SHARDS: list[Any] = [((4, 3), (0.0, 0)), ((4, "3"), (0, 0)), (4, (0, 0)), ((4, 3),), 5, "abc"]
+
+
+@pytest.mark.parametrize("shard", BAD_SHARDS, ids=repr)
+def test_what_is_no_shard(shard: Any) -> None:
+    for call in (
+        lambda: F.dropout(torch.ones(2, 3), shard=shard),
+        lambda: F.dropout_mask((2, 3), rng_state=state((1, 2)), shard=shard),
+    ):
+        with pytest.raises(TypeError, match=r"shard must be \(global_shape, start\)") as error:
+            call()
+        assert str(error.value).endswith(f"but got {shard!r}")
+
+
+def test_a_shard_of_numpy_integers() -> None:
+    x, rng_state = torch.ones(2, 3), state((1, 2))
+    expected = F.dropout(x, rng_state=rng_state, shard=((4, 3), (2, 0)))
+    shard: Any = (np.array([4, 3]), torch.tensor([2, 0]))
+    assert torch.equal(F.dropout(x, rng_state=rng_state, shard=shard), expected)
+
+
+def test_a_negative_base_alone() -> None:
+    words = r"mask indices must not be negative, but mask_base -1 gives -1 for a tensor of shape"
+    with pytest.raises(ValueError, match=words):
+        ops.dropout(torch.ones(8), 0.5, state((1, 2)), mask_base=-1)
+    with pytest.raises(ValueError, match=r"mask_base 1 and mask_strides \[-1\] give -6 for"):
+        ops.dropout(torch.ones(8), 0.5, state((1, 2)), mask_base=1, mask_strides=[-1])

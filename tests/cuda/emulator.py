@@ -110,6 +110,18 @@ class Emulator:
         assert error == 0
         return written
 
+    def fold_in(self, states: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        """For contiguous states, [count, 2], and as many numbers."""
+        folded = torch.zeros_like(states)
+        error = self._library.emulate_fold_in(
+            ctypes.c_void_p(states.data_ptr()),
+            ctypes.c_void_p(numbers.data_ptr()),
+            ctypes.c_int64(len(numbers)),
+            ctypes.c_void_p(folded.data_ptr()),
+        )
+        assert error == 0
+        return folded
+
     def counts(self, mode: int) -> Counts:
         """What the kernels did since the last call; and from now on run them (RUN), count as well
         (COUNT), or launch them without running (PLAN)."""

@@ -39,6 +39,14 @@ def test_sizes(emulator: Emulator, dtype: torch.dtype) -> None:
         check(emulator, random_bits((size,), dtype), 0.3, (2, 3), f"size {size}")
 
 
+@pytest.mark.parametrize("begin", range(1, 8))
+def test_rows_that_begin_anywhere(emulator: Emulator, dtype: torch.dtype, begin: int) -> None:
+    """Into aligned memory: packs of input that end in the next lane's, also between two tiles."""
+    for size in (7, 256, 511, 513, 1029):
+        x = random_bits((begin + size,), dtype)[begin:]
+        check(emulator, x, 0.3, (2, 3), f"size {size} from {begin}")
+
+
 @pytest.mark.parametrize(
     "p", [p for p in cases.PROBABILITIES if 0 < reference.threshold(p) < 2**32]
 )
@@ -143,6 +151,14 @@ def test_captured_state(emulator: Emulator) -> None:
 
 def test_host_state_is_written_down(emulator: Emulator) -> None:
     assert torch.equal(emulator.write_states(state((-1, 5)), 0, False, 1), state((-1, 5))[None])
+
+
+@pytest.mark.parametrize("count", [1, 300, 70_000])
+def test_fold_in(emulator: Emulator, count: int) -> None:
+    states = torch.stack([torch.arange(count) - 5, torch.arange(count) << 33], 1)
+    numbers = torch.arange(count) * 2**50 - 3
+    expected = torch.ops.dropout_ext.fold_in(states, numbers)
+    assert torch.equal(emulator.fold_in(states, numbers), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

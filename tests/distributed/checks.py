@@ -200,6 +200,43 @@ def compiled() -> None:
     assert torch.equal(whole(function(x)), whole(expected))
 
 
+def compiled_generator() -> None:
+    """Its draws are the traced ones: in order, and none is made again for the backward pass."""
+    mesh = init_device_mesh("cpu", (RANKS,))
+    x, generator = distribute_tensor(torch.randn(7, 9), mesh, [Shard(0)]), torch.Generator()
+    module = dropout_ext.Dropout(0.4, generator=generator)
+
+    def function(t: Tensor) -> Tensor:
+        module(t)
+        first: Tensor = module(t.sin())
+        return first * module(t).cos()
+
+    backend = "aot_eager_decomp_partition"
+    found = []
+    for run in (function, torch.compile(function, backend=backend, fullgraph=True)):
+        generator.manual_seed(5)
+        y, gradient, _ = output_and_gradient(run, x, torch.ones_like(x))
+        found.append((whole(y), whole(gradient), torch.rand(2, generator=generator)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def compiled_schedule() -> None:
+    """One graph for the first p and one for the others."""
+    mesh = init_device_mesh("cpu", (RANKS,))
+    x = distribute_tensor(torch.randn(7, 9), mesh, [Shard(0)])
+    module = dropout_ext.Dropout()
+    function = torch.compile(module, backend="aot_eager", fullgraph=True)
+    torch._dynamo.utils.counters.clear()
+    for p in (0.1, 0.2, 0.3, 0.7):
+        module.p = p
+        torch.manual_seed(5)
+        expected = module(x)
+        torch.manual_seed(5)
+        assert torch.equal(whole(function(x)), whole(expected))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2
+
+
 CHECKS: dict[str, Callable[[], None]] = {
     **{name: partial(layout, *arguments) for name, arguments in PLACEMENTS.items()},
     "ranks outside the mesh": ranks_outside_the_mesh,
@@ -209,4 +246,6 @@ CHECKS: dict[str, Callable[[], None]] = {
     "in place on memory": in_place_on_memory,
     "gradient that is a pending sum": gradient_that_is_a_pending_sum,
     "compiled": compiled,
+    "compiled, a generator": compiled_generator,
+    "compiled, a schedule of p": compiled_schedule,
 }

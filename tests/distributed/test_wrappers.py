@@ -21,14 +21,21 @@ import dropout_ext
 WORLD = 2
 
 
+class Functional(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(x, 0.3, self.training)
+
+
 def model() -> torch.nn.Module:
     torch.manual_seed(0)
-    return torch.nn.Sequential(
+    plain = torch.nn.Sequential(
         torch.nn.Linear(6, 10),
         dropout_ext.Dropout(0.4),
+        Functional(),
         torch.nn.Linear(10, 4),
-        dropout_ext.Dropout(0.2),
+        torch.nn.Dropout(0.2),
     )
+    return dropout_ext.convert_dropout(plain)
 
 
 def gradients(module: torch.nn.Module, rank: int) -> list[torch.Tensor]:

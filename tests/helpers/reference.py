@@ -96,6 +96,16 @@ def uniform32_range(seed: int, offset: int, start: int, count: int) -> NDArray[n
     return result
 
 
+def fold_in(seed: int, offset: int, number: int) -> tuple[int, int]:
+    """The state that a state has for a number: the call of a block that no mask has gives key and
+    upper counter words of another call, which the number tells apart."""
+    parent = [int(word) for word in words(seed, offset, np.uint64(2**64 - 1))]
+    low, high = number % 2**32, number % 2**64 >> 32
+    counter = [np.uint64(word) for word in (low, high, parent[2], parent[3])]
+    w = [int(word) for word in philox4x32_10(counter, (parent[0], parent[1]))]
+    return w[0] + 2**32 * w[1], w[2] + 2**32 * w[3]
+
+
 # Probability, scale.
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import dropout_ext
 from dropout_ext import functional as F
@@ -149,6 +151,147 @@ def test_compiled_draws_at_each_call() -> None:
     assert torch.equal(function(x), expected[0])
     assert torch.equal(function(x), expected[1])
     torch._dynamo.reset()
+
+
+# Copies.
+
+
+@pytest.mark.parametrize("first", ["original", "copy"])
+def test_removal_from_a_copy_and_from_the_original(first: str) -> None:
+    """torch's class of the module is shared by copies; each keeps what it has."""
+    module, x = linear(), torch.randn(8, 30)
+    copied = copy.deepcopy(module)
+    one, other = (module, copied) if first == "original" else (copied, module)
+    value = original(other).detach().clone()
+    dropout_ext.remove_drop_connect(one)
+    assert type(one) is nn.Linear and isinstance(one.weight, nn.Parameter)
+    assert not torch.equal(other(x), other(x))
+    assert list(other.state_dict()) == ["weight", "bias"]
+    assert torch.equal(other.state_dict()["weight"], value)
+    other.load_state_dict(one.state_dict())
+    dropout_ext.remove_drop_connect(other)
+    assert type(other) is nn.Linear
+    assert torch.equal(one.weight, other.weight) and one.weight is not other.weight
+
+
+def test_another_parameter_of_a_copy() -> None:
+    module, x = linear(), torch.randn(8, 30)
+    copied = copy.deepcopy(module)
+    dropout_ext.drop_connect(copied, name="bias")
+    assert isinstance(module.bias, nn.Parameter)
+    assert module(x).shape == copied(x).shape
+    dropout_ext.remove_drop_connect(copied)
+    assert not torch.equal(copied(x), copied(x)), "its bias still drops"
+    assert not torch.equal(module(x), module(x))
+
+
+def test_moving_average_of_a_model() -> None:
+    """What trainers do: a deep copy that is updated, and bare modules at the end."""
+    model = nn.Sequential(linear(), nn.Linear(20, 3))
+    average = torch.optim.swa_utils.AveragedModel(model)
+    average.update_parameters(model)
+    dropout_ext.remove_drop_connect(model[0])
+    dropout_ext.remove_drop_connect(average.module[0])
+    assert torch.equal(average.module[0].weight, model[0].weight)
+
+
+# What reads or writes the parameter past the module.
+
+
+def test_pickle_is_an_error_that_says_what_to_use() -> None:
+    before = torch.get_rng_state()
+    model = nn.Sequential(dropout_ext.drop_connect(nn.Linear(3, 2)))
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match=r"only supported through state_dict\(\)"):
+        pickle.dumps(model)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_distributed_checkpoint_reads_the_parameter() -> None:
+    """Under its bare name, both ways, and no mask is drawn for it."""
+    checkpoint = pytest.importorskip("torch.distributed.checkpoint.state_dict")
+    model = nn.Sequential(dropout_ext.drop_connect(nn.Linear(3, 2)), nn.Linear(2, 2))
+    dropout_ext.drop_connect(model[0], name="bias")
+    other = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    before = torch.get_rng_state()
+    found = checkpoint.get_model_state_dict(model)
+    assert list(found) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert torch.equal(found["0.weight"], original(model[0]))
+    values = checkpoint.get_model_state_dict(other)
+    checkpoint.set_model_state_dict(model, values)
+    assert torch.equal(original(model[0]), other[0].weight)
+    assert torch.equal(original(model[0], "bias"), other[0].bias)
+    assert torch.equal(torch.get_rng_state(), before)
+    dropout_ext.remove_drop_connect(model[0])
+    dropout_ext.remove_drop_connect(model[0], "bias")
+    assert list(checkpoint.get_model_state_dict(model)) == list(found)
+
+
+WRITES: dict[str, Callable[[nn.Module], Any]] = {
+    "normal_": lambda m: nn.init.normal_(m.weight),
+    "constant_": lambda m: nn.init.constant_(tensor=m.weight, val=1.0),
+    "kaiming_uniform_": lambda m: nn.init.kaiming_uniform_(m.weight),
+    "orthogonal_": lambda m: nn.init.orthogonal_(m.weight),
+    "trunc_normal_": lambda m: nn.init.trunc_normal_(m.weight),
+    "zeros_": lambda m: nn.init.zeros_(m.weight),
+    "data": lambda m: m.weight.data.normal_(),
+    "detach": lambda m: m.weight.detach().zero_(),
+    "a row": lambda m: m.weight[0].zero_(),
+    "an item": lambda m: m.weight.__setitem__(0, 0.0),
+    "a chunk": lambda m: m.weight.chunk(2)[1].fill_(1.0),
+    "copy_": lambda m: m.weight.copy_(torch.zeros(20, 30)),
+    "+=": lambda m: m.weight.__iadd__(1.0),
+    "out": lambda m: torch.zeros(20, 30, out=m.weight),
+    "set data": lambda m: setattr(m.weight, "data", torch.zeros(20, 30)),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_writes_are_refused_or_kept(name: str) -> None:
+    """In training they would go into a temporary; in evaluation they reach the parameter."""
+    module = linear()
+    before = original(module).detach().clone()
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r"parametrizations\.<name>\.original"):
+        WRITES[name](module)
+    assert torch.equal(original(module), before)
+    module.eval()
+    with torch.no_grad():
+        WRITES[name](module)
+    assert not torch.equal(original(module), before)
+
+
+def test_what_is_computed_is_plain() -> None:
+    """The guard costs no result its type, and reading is what it was."""
+    module, x = linear(), torch.randn(8, 30)
+    weight = module.weight
+    assert isinstance(weight, Tensor) and weight.shape == (20, 30) and weight.requires_grad
+    for result in (
+        module(x),
+        weight + 1,
+        weight @ x.t(),
+        weight.clone(),
+        weight.sum(),
+        x @ weight.t(),
+    ):
+        assert type(result) is Tensor
+    module(x).sum().backward()
+    assert type(original(module).grad) is Tensor
+
+
+def test_transforms() -> None:
+    """vmap over samples with a mask each, and the gradient of each."""
+    module, batch = dropout_ext.drop_connect(nn.Linear(30, 20)), torch.randn(4, 30)
+    parameters = dict(module.named_parameters())
+
+    def loss(values: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(module, values, x).square().sum()
+
+    gradients = torch.func.vmap(torch.func.grad(loss), (None, 0), randomness="different")(
+        parameters, batch
+    )
+    dropped = gradients["parametrizations.weight.original"] == 0
+    assert 0.4 < dropped.float().mean() < 0.6
+    assert not torch.equal(dropped[0], dropped[1])
 
 
 def test_errors() -> None:

@@ -6,6 +6,8 @@ else; a derivative or a batch that only plain dropout gets right.
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +15,7 @@ import torch
 import torch._dynamo
 from torch import Tensor
 
+import dropout_ext
 from dropout_ext import functional as F
 from tests.helpers.compare import state
 
@@ -83,3 +86,55 @@ def test_vmap_is_a_loop(name: str) -> None:
     found = torch.func.vmap(lambda t, s: CALLS[name](t, rng_state=s))(x, states)
     expected = [CALLS[name](t, rng_state=s) for t, s in zip(x, states, strict=True)]
     assert torch.equal(found, torch.stack(expected))
+
+
+MODULES: dict[str, tuple[torch.nn.Module, Callable[..., Tensor]]] = {
+    "Dropout": (dropout_ext.Dropout(0.4), lambda x, **kw: F.dropout(x, 0.4, **kw)),
+    "shared": (
+        dropout_ext.Dropout(0.4, broadcast_dims=0),
+        lambda x, **kw: F.dropout(x, 0.4, broadcast_dims=0, **kw),
+    ),
+    "Dropout1d": (dropout_ext.Dropout1d(0.4), lambda x, **kw: F.dropout1d(x, 0.4, **kw)),
+    "Dropout2d": (dropout_ext.Dropout2d(0.4), lambda x, **kw: F.dropout2d(x, 0.4, **kw)),
+    "Dropout3d": (dropout_ext.Dropout3d(0.4), lambda x, **kw: F.dropout3d(x, 0.4, **kw)),
+    "alpha": (dropout_ext.AlphaDropout(0.4), lambda x, **kw: F.alpha_dropout(x, 0.4, True, **kw)),
+    "feature alpha": (
+        dropout_ext.FeatureAlphaDropout(0.4),
+        lambda x, **kw: F.feature_alpha_dropout(x, 0.4, True, **kw),
+    ),
+    "DropPath": (dropout_ext.DropPath(0.4), lambda x, **kw: F.drop_path(x, 0.4, True, **kw)),
+    "StochasticDepth": (
+        dropout_ext.StochasticDepth(0.4, "row"),
+        lambda x, **kw: F.stochastic_depth(x, 0.4, "row", **kw),
+    ),
+    "DropConnect": (dropout_ext.DropConnect(0.4, None), lambda x, **kw: F.dropout(x, 0.4, **kw)),
+}
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_take_a_state(name: str, own: bool) -> None:
+    """Nothing is drawn then, from the generator of the module either."""
+    module, call = MODULES[name]
+    module = copy.deepcopy(module)
+    generator = torch.Generator().manual_seed(3)
+    if own:
+        module.generator = generator  # type: ignore[assignment]
+    x = INPUT[:, :, 0] if name == "Dropout1d" else INPUT
+    default, before = torch.get_rng_state(), generator.get_state()
+    found = module(x, rng_state=state((5, 6)))
+    assert torch.equal(found, call(x, rng_state=state((5, 6))))
+    assert torch.equal(torch.get_rng_state(), default)
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_every_module_of_ours_takes_a_state() -> None:
+    tested = {type(module) for module, _ in MODULES.values()}
+    ours = {getattr(dropout_ext, name) for name in dropout_ext.__all__}
+    family = {cls for cls in ours if isinstance(cls, type) and issubclass(cls, torch.nn.Module)}
+    assert family - tested == {dropout_ext.DropoutModule, dropout_ext.MultiheadAttention}
+
+
+def test_every_function_takes_a_state() -> None:
+    for name in F.__all__:
+        assert "rng_state" in inspect.signature(getattr(F, name)).parameters, name

@@ -219,10 +219,11 @@ def test_two_types_of_masks_are_deprecated() -> None:
 
 
 def test_signature_is_torchs() -> None:
-    """And the generator after it."""
+    """And the generator and the state after it."""
     expected = inspect.signature(theirs).parameters
     found = dict(inspect.signature(ours).parameters)
-    assert found.pop("generator").kind is inspect.Parameter.KEYWORD_ONLY
+    for name in ("generator", "rng_state"):
+        assert found.pop(name).kind is inspect.Parameter.KEYWORD_ONLY
     assert list(found) == list(expected)
     assert [p.default for p in found.values()] == [p.default for p in expected.values()]
 
@@ -246,6 +247,21 @@ def test_dropout_of_the_weights(mask: str, need_weights: bool) -> None:
     joined = (dropped @ v).permute(2, 0, 1, 3).reshape(L, N, E)
     expected = nn.functional.linear(joined, call["out_proj_weight"], call["out_proj_bias"])
     torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_a_state_has_one_mask(need_weights: bool) -> None:
+    """That of a call which draws it; and nothing is drawn then."""
+    call = arguments(need_weights=need_weights) | {"dropout_p": 0.4}
+    torch.manual_seed(1)
+    expected = ours(**call)[0]
+    torch.manual_seed(1)
+    rng_state = dropout_ext.draw_rng_state()
+    before = torch.get_rng_state()
+    assert torch.equal(ours(**call, rng_state=rng_state)[0], expected)
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(ValueError, match="both"):
+        ours(**call, rng_state=rng_state, generator=torch.Generator())
 
 
 def test_evaluation_drops_nothing() -> None:
@@ -293,7 +309,7 @@ def test_redirection_of_the_function() -> None:
     call = arguments(dropout_p=0.5)
     generator = torch.Generator().manual_seed(3)
     expected = ours(**call, generator=generator)
-    with dropout_ext.redirect_torch_dropout(generator.manual_seed(3)):
+    with dropout_ext.redirect_torch_dropout(generator=generator.manual_seed(3)):
         found = theirs(**call)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import dropout_ext
 from dropout_ext import functional as F
@@ -65,7 +66,7 @@ def test_draws_are_ours(name: str, keywords: bool) -> None:
     args, kwargs = ((), {"p": 0.3, flag: True}) if keywords else ((0.3, True), {})
     redirected, alone = (torch.Generator().manual_seed(3) for _ in range(2))
     default, argument = torch.get_rng_state(), x.clone()
-    with dropout_ext.redirect_torch_dropout(redirected):
+    with dropout_ext.redirect_torch_dropout(generator=redirected):
         y = theirs(argument, *args, **kwargs)
     assert torch.equal(torch.get_rng_state(), default)
     assert torch.equal(y, ours(x, 0.3, True, generator=alone))
@@ -78,7 +79,7 @@ def test_draws_are_ours(name: str, keywords: bool) -> None:
 def test_in_place(name: str) -> None:
     x, generator = example(name), torch.Generator().manual_seed(3)
     expected = ELEMENTWISE[name](x, 0.3, True, generator=torch.Generator().manual_seed(3))
-    with dropout_ext.redirect_torch_dropout(generator):
+    with dropout_ext.redirect_torch_dropout(generator=generator):
         assert function_of_torch(name)(x, 0.3, True, True) is x
     assert torch.equal(x, expected)
 
@@ -93,7 +94,7 @@ def test_evaluation_is_the_identity(name: str) -> None:
 def test_attention() -> None:
     x, default = torch.randn(2, 3, 5, 8), torch.get_rng_state()
     redirected, alone = (torch.Generator().manual_seed(3) for _ in range(2))
-    with dropout_ext.redirect_torch_dropout(redirected):
+    with dropout_ext.redirect_torch_dropout(generator=redirected):
         y = nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.3, is_causal=True)
     expected = F.scaled_dot_product_attention(
         x, x, x, dropout_p=0.3, is_causal=True, generator=alone
@@ -138,3 +139,129 @@ def test_redirection_serves_modules_and_ends_with_an_error() -> None:
     with dropout_ext.redirect_torch_dropout():
         assert torch.equal(nn.Dropout()(x), ours)
         assert torch.equal(nn.Dropout().eval()(x), x)
+
+
+def test_a_decorator() -> None:
+    x = torch.randn(40)
+    generator = torch.Generator().manual_seed(3)
+
+    @dropout_ext.redirect_torch_dropout(generator=generator)
+    def forward() -> Tensor:
+        return nn.functional.dropout(x, 0.3)
+
+    assert torch.equal(forward(), F.dropout(x, 0.3, generator=torch.Generator().manual_seed(3)))
+
+
+def test_functions_of_ours_keep_their_generator() -> None:
+    """The one rule: a redirection's generator is for torch's functions alone."""
+    x, generator = torch.ones(40), torch.Generator()
+    before = generator.get_state()
+    model = dropout_ext.convert_dropout(nn.Sequential(nn.Dropout(0.3)))
+    with dropout_ext.redirect_torch_dropout(generator=generator):
+        F.dropout(x, 0.3)
+        model(x)
+        assert torch.equal(generator.get_state(), before)
+        nn.functional.dropout(x, 0.3)
+    assert not torch.equal(generator.get_state(), before)
+
+
+@pytest.mark.parametrize("attention", [True, False, "auto"])
+def test_attention_is_a_choice(attention: Any) -> None:
+    """On the CPU "auto" is yes; a query elsewhere (here: without data) keeps torch's."""
+    x, state = torch.randn(2, 3, 5, 8), torch.get_rng_state()
+    torch_own = nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.3)
+    torch.set_rng_state(state)
+    ours = F.scaled_dot_product_attention(x, x, x, dropout_p=0.3)
+    torch.set_rng_state(state)
+    with dropout_ext.redirect_torch_dropout(attention=attention):
+        found = nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.3)
+        called = []
+        with pytest.MonkeyPatch.context() as patch:
+            functions = dropout_ext.models.redirect.REDIRECTED
+            theirs = nn.functional.scaled_dot_product_attention
+            patch.setitem(functions, theirs, lambda *_, **__: called.append(1))
+            meta = x.to("meta")
+            nn.functional.scaled_dot_product_attention(meta, meta, meta, dropout_p=0.3)
+    assert torch.equal(found, ours if attention else torch_own)
+    assert bool(called) == (attention is True)
+
+
+def test_another_choice_is_an_error() -> None:
+    with pytest.raises(ValueError, match="attention must be True, False or \"auto\", but got 'no'"):
+        dropout_ext.redirect_torch_dropout(attention="no")  # type: ignore[arg-type]
+
+
+def block(x: Tensor) -> Tensor:
+    return nn.functional.dropout(nn.functional.dropout(x.sin(), 0.5).exp(), 0.3)
+
+
+def inner(x: Tensor, reentrant: bool) -> Tensor:
+    return nn.functional.dropout(checkpoint(block, x, use_reentrant=reentrant).cos(), 0.2)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["backward outside", "backward inside"])
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("own", [False, True], ids=["default generator", "own generator"])
+def test_recomputation(inside: bool, reentrant: bool, nested: bool, own: bool) -> None:
+    """Catches: a checkpoint whose second forward draws torch's masks, or others of ours."""
+    x = torch.randn(200, generator=torch.Generator().manual_seed(1))
+
+    def step(function: Function) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(5) if own else None
+        leaf = x.clone().requires_grad_()
+        torch.manual_seed(4)
+        with dropout_ext.redirect_torch_dropout(generator=generator):
+            y = function(leaf * 1)
+            if inside:
+                y.sum().backward()
+        if not inside:
+            y.sum().backward()
+        assert leaf.grad is not None
+        return y.detach(), leaf.grad
+
+    def plain(t: Tensor) -> Tensor:
+        return nn.functional.dropout(block(t).cos(), 0.2) if nested else block(t)
+
+    def again(t: Tensor) -> Tensor:
+        if nested:
+            return checkpoint(inner, t, reentrant, use_reentrant=reentrant)  # type: ignore
+        return checkpoint(block, t, use_reentrant=reentrant)  # type: ignore[no-any-return]
+
+    for expected, found in zip(step(plain), step(again), strict=True):
+        assert torch.equal(expected, found)
+
+
+@pytest.mark.thorough
+def test_checkpoint_in_compiled_code() -> None:
+    """Dynamo leaves the mode for what it checkpoints: it must enter again, or break the graph."""
+    torch._dynamo.reset()
+
+    def forward(x: Tensor) -> Tensor:
+        return checkpoint(block, x, use_reentrant=False)  # type: ignore[no-any-return]
+
+    x, results = torch.randn(200), []
+    for function in (forward, torch.compile(forward, backend="aot_eager")):
+        leaf = x.clone().requires_grad_()
+        torch.manual_seed(3)
+        with dropout_ext.redirect_torch_dropout():
+            y = function(leaf)
+        y.sum().backward()
+        results.append((y.detach(), leaf.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+    torch._dynamo.reset()
+
+
+@pytest.mark.thorough
+def test_converted_model_in_a_redirection_is_one_graph() -> None:
+    torch._dynamo.reset()
+    layer = nn.TransformerEncoderLayer(16, 2, 32, 0.1, batch_first=True)
+    model = dropout_ext.convert_dropout(nn.TransformerEncoder(layer, 2))
+    x, results = torch.randn(2, 5, 16), []
+    for function in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+        torch.manual_seed(3)
+        with dropout_ext.redirect_torch_dropout():
+            results.append(function(x))
+    assert torch.equal(*results)
+    torch._dynamo.reset()

@@ -40,6 +40,13 @@ _CONTRACT = (
         (f"{_MASK}::test_ties",),
     ),
     Mutation(
+        "fold_in: from a counter that masks have",
+        "csrc/core/fold_in.h",
+        "kFoldBlock = ~uint64_t{0};",
+        "kFoldBlock = 0;",
+        ("tests/contract/test_fold_in.py::test_known_answers",),
+    ),
+    Mutation(
         "ties of the last vector alone are looked at",
         "csrc/kernels/cpu/keep_words.inl",
         "any_tie |= first.tie",
@@ -162,6 +169,13 @@ _CUDA = (
         "from_lane(keep, position / kBlock) >> (position % kBlock)",
         "keep >> (position % kBlock)",
         (_EMULATION,),
+    ),
+    Mutation(
+        "CUDA: the last lane asks for the first lane's pack of the same access",
+        "csrc/kernels/cuda/row.cuh",
+        "lane == 0 ? packs[j + 1] : packs[j]",
+        "packs[j]",
+        (f"{_EMULATION}::test_rows_that_begin_anywhere",),
     ),
     Mutation(
         "CUDA: a run that begins inside a block ends one block early",

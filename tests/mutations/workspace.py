@@ -112,7 +112,7 @@ class Workspace:
             command = ["env", "DROPOUT_EXT_REQUIRE_CUDA=1", sys.executable, _MOCK, "--out",
                        str(self._mock), *command]  # fmt: skip
         try:
-            done = self._run(command)
+            done = self._run(command, SECONDS)
         except subprocess.TimeoutExpired:
             return f"hangs for {SECONDS} s"
         if done.returncode == 0:
@@ -128,7 +128,9 @@ class Workspace:
         code = "import dropout_ext; print(*dropout_ext.build_info()['cpu_paths'])"
         return self._run([sys.executable, "-c", code]).stdout.split()
 
-    def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, command: Sequence[str], seconds: float | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,
             cwd=self.tree,
@@ -136,6 +138,6 @@ class Workspace:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=SECONDS,
+            timeout=seconds,
             check=False,
         )

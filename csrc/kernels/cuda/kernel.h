@@ -26,4 +26,12 @@ cudaError_t launch(const Task& task, const StateSource& source, cudaStream_t str
 // Writes the states of `count` consecutive calls, two int64 each, to source.written.
 cudaError_t launch_write_states(const StateSource& source, int64_t count, cudaStream_t stream);
 
+// Writes the states that `count` states have for as many numbers; see core/fold_in.h.
+cudaError_t launch_fold_in(
+    const int64_t* states,
+    const int64_t* numbers,
+    int64_t count,
+    int64_t* folded,
+    cudaStream_t stream);
+
 }  // namespace dropout::cuda

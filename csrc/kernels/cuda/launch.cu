@@ -1,6 +1,7 @@
 // Chooses a kernel, the width of its accesses and its grid.
 #include <algorithm>
 
+#include "core/fold_in.h"
 #include "kernels/cuda/row.cuh"
 #include "kernels/cuda/rows.cuh"
 #include "kernels/cuda/strided.cuh"
@@ -21,6 +22,17 @@ __global__ void write_states(StateSource source, int64_t count) {
   for (int64_t k = warp_number() * kWarp + lane_number(); k < count; k += warps() * kWarp) {
     source.written[2 * k] = static_cast<int64_t>(state.seed);
     source.written[2 * k + 1] = static_cast<int64_t>(state.offset + 2 * static_cast<uint64_t>(k));
+  }
+}
+
+__global__ void fold_in_states(
+    const int64_t* states, const int64_t* numbers, int64_t count, int64_t* folded) {
+  for (int64_t k = warp_number() * kWarp + lane_number(); k < count; k += warps() * kWarp) {
+    const RngState parent{
+        static_cast<uint64_t>(states[2 * k]), static_cast<uint64_t>(states[2 * k + 1])};
+    const RngState state = fold_in(parent, static_cast<uint64_t>(numbers[k]));
+    folded[2 * k] = static_cast<int64_t>(state.seed);
+    folded[2 * k + 1] = static_cast<int64_t>(state.offset);
   }
 }
 
@@ -45,9 +57,13 @@ class Launch {
     const Dim& inner = map_.dims[0];
     const bool dense = inner.in == 1 && inner.out == 1;
     const bool row = dense && inner.mask == 1;
-    if (row && map_.ndim == 1 && aligned(kWidth<T>) && map_.base % kBlock == 0) {
+    const bool whole = map_.ndim == 1 && number(call_.y) % kWidth<T> == 0;
+    if (row && whole && map_.base % kBlock == 0) {
       const int64_t tiles = divide_up(inner.size, kTile<T>);
-      return start_warps(dropout_row<Rule>, tiles, inner.size, map_.base / kBlock);
+      const bool shifted = number(call_.x) % kWidth<T> != 0;
+      return start_warps(
+          shifted ? dropout_row<Rule, true> : dropout_row<Rule, false>, tiles, inner.size,
+          map_.base / kBlock);
     }
     if (map_.numel() > kMostElements) {
       return run_halves();
@@ -196,6 +212,16 @@ cudaError_t launch(const Task& task, const StateSource& source, cudaStream_t str
 
 cudaError_t launch_write_states(const StateSource& source, int64_t count, cudaStream_t stream) {
   return start(write_states, grid(count, kThreads), kThreads, stream, source, count);
+}
+
+cudaError_t launch_fold_in(
+    const int64_t* states,
+    const int64_t* numbers,
+    int64_t count,
+    int64_t* folded,
+    cudaStream_t stream) {
+  return start(
+      fold_in_states, grid(count, kThreads), kThreads, stream, states, numbers, count, folded);
 }
 
 }  // namespace dropout::cuda

@@ -83,4 +83,9 @@ int emulate_write_states(
   return dropout::cuda::launch_write_states(
       make_source(state, intragraph, capture, written), count, nullptr);
 }
+
+int emulate_fold_in(
+    const int64_t* states, const int64_t* numbers, int64_t count, int64_t* folded) {
+  return dropout::cuda::launch_fold_in(states, numbers, count, folded, nullptr);
+}
 }

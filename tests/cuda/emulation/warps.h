@@ -44,6 +44,7 @@ class Warp {
     for (int lane = 0; lane < count; ++lane) {
       finished_[lane] = false;
       exchanges_[lane] = 0;
+      work_[lane] = {};
     }
     for (bool running = true; running;) {
       running = false;
@@ -59,9 +60,8 @@ class Warp {
     }
     if (mode == Mode::kCount) {
       Work most;
-      for (Work& work : work_) {
+      for (const Work& work : work_) {
         most = {std::max(most.calls, work.calls), std::max(most.applied, work.applied)};
-        work = {};
       }
       accesses_.tally(count, most.calls, most.applied);
     }
