@@ -15,6 +15,7 @@ check_torch_version(_build.TORCH_VERSION, torch.__version__)
 from dropout_ext import functional, integration  # noqa: E402
 from dropout_ext._info import build_info  # noqa: E402
 from dropout_ext.functional.state import draw_rng_state, fold_in, rng_state  # noqa: E402
+from dropout_ext.integration.inductor import fuse_in_compiled_graphs  # noqa: E402
 from dropout_ext.models import (  # noqa: E402
     ConversionReport,
     DropConnect,
@@ -67,6 +68,7 @@ __all__ = [
     "find_torch_dropout",
     "fold_in",
     "functional",
+    "fuse_in_compiled_graphs",
     "mc_dropout",
     "mc_predict",
     "redirect_torch_dropout",

@@ -94,7 +94,7 @@ def test_pure_op_may_be_recomputed() -> None:
 
 @pytest.mark.torch_kernels
 @pytest.mark.slow
-def test_inductor_with_fused_neighbours(device: torch.device) -> None:
+def test_inductor_with_fused_neighbours(device: torch.device, lowering: str) -> None:
     """Between operations that it compiles, in place and not, at a budget that recomputes."""
 
     def f(x: torch.Tensor) -> torch.Tensor:

@@ -59,7 +59,7 @@ INDUCTOR = pytest.param("inductor", marks=[pytest.mark.torch_kernels, pytest.mar
 
 
 @pytest.mark.parametrize("backend", ["aot_eager_decomp_partition", INDUCTOR])
-def test_training_follows_eager(device: torch.device, backend: str) -> None:
+def test_training_follows_eager(device: torch.device, backend: str, lowering: str) -> None:
     eager = model(device)
     compiled = torch.compile(copy.deepcopy(eager), fullgraph=True, backend=backend)
     for expected, found in zip(steps(eager, 3, device), steps(compiled, 3, device), strict=True):
@@ -185,7 +185,7 @@ AUTOGRAD: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "name",
     ["piece", *(pytest.param(n, marks=pytest.mark.thorough) for n in AUTOGRAD if n != "piece")],
 )
-def test_compiled_autograd(device: torch.device, name: str) -> None:
+def test_compiled_autograd(device: torch.device, name: str, lowering: str) -> None:
     """The same gradients from one graph for all steps: a state that became a constant of the
     graph would repeat the first step's mask, a size that did would fail on the last."""
 
@@ -200,7 +200,8 @@ def test_compiled_autograd(device: torch.device, name: str) -> None:
         return results
 
     def compiled(loss: torch.Tensor) -> None:
-        with torch._dynamo.compiled_autograd._enable(torch.compile(backend="aot_eager")):
+        backend = "inductor" if lowering == "fused" else "aot_eager"
+        with torch._dynamo.compiled_autograd._enable(torch.compile(backend=backend)):
             loss.backward()
 
     torch._dynamo.reset()
@@ -208,7 +209,9 @@ def test_compiled_autograd(device: torch.device, name: str) -> None:
     for expected, computed in zip(
         gradients(torch.Tensor.backward), gradients(compiled), strict=True
     ):
-        assert torch.equal(computed, expected)
+        # Inductor's cosine is not eager's in the last bit.
+        rounding = 1e-5 if lowering == "fused" else 0.0
+        torch.testing.assert_close(computed, expected, rtol=rounding, atol=rounding)
     assert counters["compiled_autograd"]["captures"] <= 2, "once static, once for any size"
 
 

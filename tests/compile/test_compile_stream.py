@@ -120,7 +120,7 @@ def assert_streams_agree(
 @pytest.mark.parametrize("function", STREAMS)
 @pytest.mark.parametrize("backend", [AOT_EAGER, "aot_eager_decomp_partition"])
 @pytest.mark.thorough
-def test_stream(device: torch.device, function: Function, backend: str) -> None:
+def test_stream(device: torch.device, function: Function, backend: str, lowering: str) -> None:
     assert_streams_agree(function, device, backend)
 
 
@@ -135,7 +135,7 @@ def for_inductor(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.thorough
 @pytest.mark.torch_kernels
-def test_stream_of_inductor(device: torch.device) -> None:
+def test_stream_of_inductor(device: torch.device, lowering: str) -> None:
     """Its scheduler too moves what does not depend on each other, and drops what nobody reads."""
     assert_streams_agree(for_inductor, device, "inductor")
 
@@ -143,7 +143,9 @@ def test_stream_of_inductor(device: torch.device) -> None:
 @pytest.mark.parametrize("function", [chain, *OTHER_STREAMS])
 @pytest.mark.parametrize("budget", [0.2, 0.0, *OTHER_BUDGETS])
 @pytest.mark.thorough
-def test_stream_at_memory_budgets(device: torch.device, function: Function, budget: float) -> None:
+def test_stream_at_memory_budgets(
+    device: torch.device, function: Function, budget: float, lowering: str
+) -> None:
     """At exactly 0 torch repeats each of its own random operators with another draw
     (pytorch#190717); ours keeps 16 bytes even there."""
     assert_streams_agree(function, device, "aot_eager_decomp_partition", budget)
@@ -164,7 +166,7 @@ def test_annotated_budget_of_zero_is_refused() -> None:
         compiled(torch.ones(30, 30, requires_grad=True))
 
 
-def test_checkpoint_saves_a_draw_and_nothing_else(device: torch.device) -> None:
+def test_checkpoint_saves_a_draw_and_nothing_else(device: torch.device, lowering: str) -> None:
     """Inside a checkpointed region the 16 bytes are kept, not the generator's kilobytes."""
     saved: list[torch.Tensor] = []
 
@@ -183,7 +185,7 @@ def test_checkpoint_saves_a_draw_and_nothing_else(device: torch.device) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:dropout. torch.utils.checkpoint does not restore")
-def test_checkpoint_with_a_generator(device: torch.device) -> None:
+def test_checkpoint_with_a_generator(device: torch.device, lowering: str) -> None:
     """torch saves the state of the default generator alone: this draw must not be repeated."""
     generator = torch.Generator(device).manual_seed(1)
     module = dropout_ext.Dropout(0.5, generator=generator)

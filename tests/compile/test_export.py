@@ -97,10 +97,11 @@ def test_generator_is_of_this_process(tmp_path: Path, others: int) -> None:
 
 
 @pytest.mark.slow
-def test_aot_inductor_package(tmp_path: Path) -> None:
-    """Our operators are called from the compiled library."""
+def test_aot_inductor_package(tmp_path: Path, lowering: str) -> None:
+    """Our operators are called from the compiled library, or are part of it."""
     x = torch.randn(5, 8)
-    for module in (model().train(), model().eval()):
+    modules = [model().train()] if lowering == "fused" else [model().train(), model().eval()]
+    for module in modules:
         program = torch.export.export(module, (x,))
         path = torch._inductor.aoti_compile_and_package(
             program, package_path=str(tmp_path / f"{module.training}.pt2")

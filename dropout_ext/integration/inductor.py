@@ -1,0 +1,187 @@
+"""Inductor: compiled graphs fuse dropout with its neighbours, under the mask of eager code.
+
+On CUDA the pure operators become loops of Inductor. On the CPU they stay nodes of their own: the
+kernel is faster there. Nothing is registered before Inductor is imported, which is slow.
+"""
+
+import functools
+import hashlib
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from dropout_ext import _build
+
+_VARIABLE = "DROPOUT_EXT_FUSE"
+_ENTRANCE = "torch._inductor.graph"  # whoever lowers a graph imports it
+_ops = torch.ops.dropout_ext
+
+
+class _Setting:
+    """What decides how a graph is lowered. Part of the key under which it is cached."""
+
+    fuse = True
+    devices = frozenset({"cuda"})  # tests add the CPU
+
+    def key(self) -> tuple[bool, list[str], str]:
+        return self.fuse, sorted(self.devices), _sources()
+
+
+setting = _Setting()
+
+
+class NotALoop(Exception):
+    """A call for which no loop of Inductor can be written: the kernel serves it."""
+
+
+@functools.cache
+def _sources() -> str:
+    """Stands for this version of the lowering."""
+    digest = hashlib.sha256(_build.VERSION.encode())
+    for path in sorted(Path(__file__).parent.glob("inductor*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def fuse_in_compiled_graphs(enabled: bool) -> None:
+    """Whether Inductor fuses dropout on CUDA with its neighbours. It does by default.
+
+    The mask is that of eager code either way. Fused values can differ from it in the last bit:
+    Inductor keeps float16 and bfloat16 in float32 between fused operations, and contracts a
+    multiplication and an addition. Unfused values have the bits of eager code.
+
+    Holds for graphs that are compiled from now on, in this process; those that were compiled
+    before stay as they are until ``torch.compiler.reset()``. The environment variable
+    ``DROPOUT_EXT_FUSE`` (0 or 1) sets it from the start. Caches of Inductor keep both kinds apart.
+
+    Args:
+        enabled: False keeps dropout a kernel of its own.
+
+    Raises:
+        TypeError: ``enabled`` is not a bool.
+    """
+    if not isinstance(enabled, bool):
+        raise TypeError(f"fuse_in_compiled_graphs: enabled must be a bool, but got {enabled!r}")
+    setting.fuse = enabled
+
+
+def _give_up(reason: Exception) -> None:
+    """From now on graphs are not fused; says so once."""
+    if setting.fuse:
+        setting.fuse = False
+        warnings.warn(
+            f"dropout_ext: compiled graphs do not fuse dropout, as Inductor of torch "
+            f"{torch.__version__} is not the one that was expected: {type(reason).__name__}: "
+            f"{reason}. It stays a kernel of its own, with the same mask",
+            stacklevel=2,
+        )
+
+
+def _is_fused(device: torch.device) -> bool:
+    return setting.fuse and device.type in setting.devices
+
+
+def _install() -> None:
+    """Registers the lowerings, and makes the setting part of the keys of Inductor's caches."""
+    try:
+        from dropout_ext.integration import inductor_lowering, inductor_private
+    except (ImportError, AttributeError) as missing:
+        _give_up(missing)
+        return
+    _extend_cache_keys(inductor_private.FxGraphHashDetails)
+    _extend_partitioner(inductor_private.OpTypes)
+    for operator, fused in (
+        (_ops.dropout.default, inductor_lowering.dropout),
+        (_ops.dropout_mask.default, inductor_lowering.dropout_mask),
+    ):
+        extern = inductor_private.fallback_handler(operator, add_to_fallback_set=False)
+        lowered = functools.partial(_lower, fused, extern)
+        inductor_private.register_lowering(operator, type_promotion_kind=None)(lowered)
+
+
+def _lower(
+    fused: Callable[..., Any],
+    extern: Callable[..., Any],
+    first: Any,
+    p: Any,
+    rng_state: Any,
+    **arguments: Any,
+) -> Any:
+    """A loop of Inductor's, where the setting wants one and it can be written; else the kernel."""
+    if _is_fused(rng_state.get_device()) and isinstance(p, float):
+        try:
+            return fused(first, p, rng_state, **arguments)
+        except NotALoop:
+            pass
+        except Exception as error:
+            _give_up(error)
+    return extern(first, p, rng_state, **arguments)
+
+
+def _extend_cache_keys(details: Any) -> None:
+    """`details`: the class of objects whose attributes are hashed for a key."""
+    initialize = details.__init__
+
+    @functools.wraps(initialize)
+    def initialize_with_setting(self: Any, *args: Any, **kwargs: Any) -> None:
+        initialize(self, *args, **kwargs)
+        self.dropout_ext = setting.key()
+
+    details.__init__ = initialize_with_setting
+
+
+def _extend_partitioner(op_types: Any) -> None:
+    """What is fused costs little to compute again, so that less has to be saved for backward."""
+
+    def extended(known: Callable[..., bool]) -> Callable[..., bool]:
+        def answer(self: Any, node: torch.fx.Node) -> bool:
+            if node.target in (_ops.dropout.default, _ops.dropout_mask.default):
+                return _is_fused(node.meta["val"].device)
+            return known(self, node)
+
+        return answer
+
+    for name in ("is_recomputable", "is_fusible"):
+        setattr(op_types, name, extended(getattr(op_types, name)))
+
+
+class _WhenImported(MetaPathFinder):
+    """Finds nothing itself: it has the module found as ever, and calls `_install` once it ran."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != _ENTRANCE:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def run_and_install(module: ModuleType) -> None:
+                run(module)
+                _install()
+
+            spec.loader.exec_module = run_and_install  # type: ignore[method-assign]
+        return spec
+
+
+def register() -> None:
+    """Registers the lowerings, now or as soon as Inductor is imported."""
+    value = os.environ.get(_VARIABLE, "1")
+    if value not in ("0", "1"):
+        raise ValueError(f"{_VARIABLE} must be 0 or 1, but is {value!r}")
+    setting.fuse = value == "1"
+    if _ENTRANCE in sys.modules:
+        _install()
+    else:
+        sys.meta_path.insert(0, _WhenImported())
