@@ -24,6 +24,7 @@ from dropout_ext.integration.torch_private import (
     active_function_modes,
     checkpoint_entry,
     checkpoint_hook,
+    current_graph_task_id,
     top_saved_tensors_hooks,
 )
 
@@ -127,16 +128,17 @@ def _level_of_user() -> int:
 def warn_if_not_restored() -> None:
     """UserWarning for a draw, from a generator of one's own, that will not be repeated.
 
-    Such is a draw in a non-reentrant checkpoint that did not come by ``torch.utils.checkpoint``. It
-    shows by the hook that packs what is saved for backward, unless other hooks are set inside.
+    Such is a draw in a non-reentrant checkpoint that did not come by ``torch.utils.checkpoint``: it
+    shows by the hook that packs what is saved for backward, unless other hooks are set inside. And
+    a draw in the backward pass, by an autograd.Function that runs its forward pass again.
     """
     hooks = top_saved_tensors_hooks(False)
     pack = getattr(hooks[0], "__qualname__", "") if hooks is not None else ""
-    if pack.startswith(_PACKED_BY):
+    if pack.startswith(_PACKED_BY) or current_graph_task_id() != -1:
         warnings.warn(
-            "dropout: this checkpoint does not restore a generator of its own when it runs "
-            "the forward pass again: that pass will have another mask, and the gradients will be "
-            "wrong. Pass rng_state instead, or use torch.utils.checkpoint.checkpoint",
+            "dropout: what computes a forward pass again here does not restore a generator of "
+            "one's own: that pass has another mask, and the gradients are wrong. Pass rng_state "
+            "instead, or use torch.utils.checkpoint.checkpoint",
             stacklevel=_level_of_user(),
         )
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 from torch._C import DisableTorchFunctionSubclass, DispatchKey, DispatchKeySet
+from torch._C import _current_graph_task_id as current_graph_task_id
 from torch._C import _ExcludeDispatchKeyGuard as ExcludeDispatchKeyGuard
 from torch._C._autograd import (
     _top_saved_tensors_default_hooks as top_saved_tensors_hooks,
@@ -42,6 +43,7 @@ PURPOSES = {
     "torch._C.DispatchKeySet": "vmap: the key to leave out",
     "torch._C.DisableTorchFunctionSubclass": "DropConnect: a guarded weight as a plain tensor",
     "torch._C._ExcludeDispatchKeyGuard": "vmap: a draw goes on to the next level",
+    "torch._C._current_graph_task_id": "a draw sees that it is in a backward pass",
     "torch._C._autograd._top_saved_tensors_default_hooks": "a draw sees that it is checkpointed",
     "torch._C._functorch._add_batch_dim": "vmap: each sample has a state of its own",
     "torch._functorch.config": "tracing: a memory budget of 0 would draw again",
@@ -81,9 +83,12 @@ def assume_constant_result(function: Function) -> Function:
     return function
 
 
-def argument_names(operator: Any) -> list[str]:
-    """Those of an operator of torch.ops, in order."""
-    return [argument.name for argument in operator._schema.arguments]
+def arguments(operator: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """Those of a call of an operator of torch.ops by name, defaults included."""
+    declared = operator._schema.arguments
+    given = {one.name: one.default_value for one in declared if one.has_default_value()}
+    names = (one.name for one in declared)
+    return {**given, **dict(zip(names, args, strict=False)), **kwargs}
 
 
 def when_traced(function: Callable[[Any], None]) -> None:
@@ -129,10 +134,11 @@ __all__ = [
     "VmapInterpreter",
     "active_function_modes",
     "add_batch_dim",
-    "argument_names",
+    "arguments",
     "assume_constant_result",
     "checkpoint_entry",
     "checkpoint_hook",
+    "current_graph_task_id",
     "current_interpreter",
     "functorch_config",
     "get_current_meta",

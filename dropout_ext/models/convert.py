@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Generator, nn
+from torch.nn.utils import parametrize
 
+from dropout_ext import modules
 from dropout_ext.functional.attention_choice import Attention, check_attention
 from dropout_ext.integration.torch_private import TorchDropout
 from dropout_ext.models import transformers
-from dropout_ext.models.counterparts import become, counterparts, inner_probability, is_ours
-from dropout_ext.models.functional_calls import (
-    TRANSFORMERS,
-    calls_of_torch_dropout,
-    calls_outside_of_forward,
-    random_masks,
-)
+from dropout_ext.models.counterparts import become, counterparts, inner_probability
+from dropout_ext.models.functional_calls import TRANSFORMERS, Calls, calls_of
 from dropout_ext.models.namesakes import looks_like_dropout
 from dropout_ext.models.redirect import ATTENTION
 from dropout_ext.models.redirected import Redirected, redirected
@@ -43,7 +42,10 @@ def convert_dropout(
     - every other module whose forward calls torch's dropout or attention as a function, in its own
       code or in functions and methods that it calls. Its class becomes a subclass of the same
       name, whose forward in training runs under :class:`redirect_torch_dropout`. Models of
-      transformers are served by this, whatever attention they use.
+      transformers are served by this, whatever attention they use. The calls are found by reading
+      the code: through functions, methods and what lies on the object, but not in containers, in
+      forward hooks, or behind ``getattr``. In evaluation nothing is redirected, so a dropout that
+      is on there too draws from torch then.
 
     Convert a model when it is complete: what replaces modules or adds some, as loading by
     ``from_pretrained`` or adapters of peft do, comes before. :func:`find_torch_dropout` shows
@@ -72,91 +74,126 @@ def convert_dropout(
     check_attention("convert_dropout", attention)
     transformers.register_attention()
     found = ConversionReport() if report is None else report
-    for name, module in list(model.named_modules()):
-        plan = _plan(module, attention, generator)
-        if isinstance(plan, str):
-            found.unchanged[name] = plan
-        elif plan is not None:
+    known = counterparts()
+    named = dict(model.named_modules())
+    plans = {name: _plan(module, known, attention) for name, module in named.items()}
+    for name, plan in plans.items():  # nothing is changed before all can be
+        module = named[name]
+        if plan.cls is not None:
             found.changed[name] = type(module), plan.cls
-            if plan.note:
-                found.notes[name] = plan.note
-            _convert(module, plan.cls, attention, generator)
-        found.not_understood.update(_puzzles(name, module, plan is not None))
+            _become(module, plan.cls, attention)
+        if generator is not None and _give(module, generator):
+            found.changed.setdefault(name, (type(module), type(module)))
+        if plan.note:
+            (found.notes if plan.cls is not None else found.unchanged)[name] = plan.note
+        found.not_understood.update(_named(name, plan.puzzles))
     if report is None:
         found.warn_of_the_rest()
     return model
 
 
 class _Plan(NamedTuple):
-    cls: type[nn.Module]
-    note: str
+    """What becomes of a module.
+
+    Attributes:
+        cls: its class afterwards; None if it stays as it is.
+        note: what more there is to say, or the reason if it stays torch's.
+        puzzles: what looks like a dropout, and was not understood; by attribute, "" for all of it.
+    """
+
+    cls: type[nn.Module] | None = None
+    note: str = ""
+    puzzles: Mapping[str, str] = MappingProxyType({})
 
 
 def _plan(
-    module: nn.Module, attention: Attention, generator: Generator | None
-) -> _Plan | str | None:
-    """What becomes of a module; the reason if it cannot; None if it has no dropout."""
+    module: nn.Module, known: Mapping[type[nn.Module], type[nn.Module]], attention: Attention
+) -> _Plan:
     cls = type(module)
-    if is_ours(module) or isinstance(module, Redirected):
-        return None if generator is None else _Plan(cls, "given the generator")
+    if isinstance(module, Redirected | modules.MultiheadAttention):
+        return _again(module, attention)
+    if isinstance(module, modules.DropoutModule):
+        return _Plan()
     if isinstance(module, torch.jit.ScriptModule):
-        scripted = str(getattr(module, "inlined_graph", ""))
-        return "a dropout in TorchScript stays torch's" if "aten::dropout" in scripted else None
+        scripted = "aten::dropout" in str(getattr(module, "inlined_graph", ""))
+        return _Plan(note="a dropout in TorchScript stays torch's" if scripted else "")
     if isinstance(module, nn.RNNBase):
         p = inner_probability(module)
-        return f"{cls.__qualname__} drops inside its kernel (dropout={p})" if p else None
-    ours, calls = counterparts().get(cls), _calls(module)
-    if not calls:
-        return None
-    if attention is False and set(calls) <= {*ATTENTION, TRANSFORMERS}:
-        return f"attention=False ({cls.__qualname__} calls {', '.join(calls)})"
-    if "forward" in vars(module):
-        return f"the forward of this {cls.__qualname__} is replaced on the object"
-    notes = [f"redirects {', '.join(calls)}"] if ours is None else []
-    if attention == "auto" and not {*ATTENTION, TRANSFORMERS}.isdisjoint(calls):
-        notes.append("attention on the CPU alone")
-    return _Plan(ours or redirected(cls), "; ".join(notes))
-
-
-def _calls(module: nn.Module) -> list[str]:
-    """The functions of torch, by name, that drop something in the forward of a module."""
+        return _Plan(note=f"{cls.__qualname__} drops inside its kernel (dropout={p})" if p else "")
     if isinstance(module, nn.MultiheadAttention):
-        return ["multi_head_attention_forward"] if inner_probability(module) else []
-    if isinstance(module, TorchDropout) or type(module) in counterparts():
-        return ["dropout"]
-    return calls_of_torch_dropout(module)
+        calls = Calls(["multi_head_attention_forward"], [], [])
+    elif isinstance(module, TorchDropout) or cls in known:
+        calls = Calls(["dropout"], [], [])
+    else:
+        calls = calls_of(module)
+    puzzles = _puzzles(module, calls)
+    if not calls.dropouts:
+        return _Plan(puzzles=puzzles)
+    names = ", ".join(calls.dropouts)
+    attends = not {*ATTENTION, TRANSFORMERS}.isdisjoint(calls.dropouts)
+    if attention is False and set(calls.dropouts) <= {*ATTENTION, TRANSFORMERS}:
+        drops = not isinstance(module, nn.MultiheadAttention) or inner_probability(module)
+        note = f"attention=False ({cls.__qualname__} calls {names})" if drops else ""
+        return _Plan(note=note, puzzles=puzzles)
+    if "forward" in vars(module):
+        return _Plan(note=f"the forward of this {cls.__qualname__} is replaced on the object")
+    if parametrize.is_parametrized(module):
+        return _Plan(note=f"{cls.__qualname__} is made by a parametrization: convert before it")
+    notes = [] if cls in known else [f"redirects {names}"]
+    if attends and attention == "auto":
+        notes.append("attention on the CPU alone")
+    return _Plan(known.get(cls) or redirected(cls), "; ".join(notes), puzzles)
 
 
-def _convert(
-    module: nn.Module, cls: type[nn.Module], attention: Attention, generator: Generator | None
-) -> None:
+def _again(module: nn.Module, attention: Attention) -> _Plan:
+    """The plan for a module that was converted before: its attention may be another now."""
+    own = vars(module)
+    before = own["dropout_ext"].attention if "dropout_ext" in own else own.get("attention")
+    if before is None or before == attention:
+        return _Plan()
+    return _Plan(type(module), f"attention={attention!r} instead of {before!r}")
+
+
+def _become(module: nn.Module, cls: type[nn.Module], attention: Attention) -> None:
+    become(module, cls)
     own: dict[str, Any] = vars(module)
-    wrapped = issubclass(cls, Redirected)
-    if cls is not type(module):
-        become(module, cls)
-        if wrapped or issubclass(cls, nn.MultiheadAttention):
-            own["dropout_attention" if wrapped else "attention"] = attention
-    if generator is not None:
-        own["dropout_generator" if wrapped else "generator"] = generator
+    if isinstance(module, Redirected):
+        own["dropout_ext"] = module.dropout_ext._replace(attention=attention)
+    elif isinstance(module, nn.MultiheadAttention):
+        own["attention"] = attention
 
 
-def _puzzles(name: str, module: nn.Module, understood: bool) -> dict[str, str]:
-    """What looks like a dropout, and was not understood."""
-    if is_ours(module) or type(module).__module__.startswith("torch."):
+def _give(module: nn.Module, generator: Generator) -> bool:
+    own: dict[str, Any] = vars(module)
+    if isinstance(module, Redirected):
+        own["dropout_ext"] = module.dropout_ext._replace(generator=generator)
+    elif isinstance(module, modules.DropoutModule | modules.MultiheadAttention):
+        own["generator"] = generator
+    else:
+        return False
+    return True
+
+
+def _puzzles(module: nn.Module, calls: Calls) -> dict[str, str]:
+    if type(module).__module__.startswith("torch."):
         return {}
-    cls, start = type(module).__qualname__, f"{name}." if name else ""
+    cls = type(module).__qualname__
     puzzles = {
-        f"{start}{method}": f"a method of {cls} that calls torch's dropout outside of forward"
-        for method in calls_outside_of_forward(module)
+        method: f"a method of {cls} that calls torch's dropout outside of forward"
+        for method in calls.elsewhere
     }
-    if masks := random_masks(module):
-        puzzles[name] = f"{cls} calls {', '.join(masks)} of torch"
-    elif not understood and looks_like_dropout(module):
-        puzzles[name] = f"{cls} is named like a dropout"
-    elif not understood:
+    if calls.masks:
+        puzzles[""] = f"{cls} calls {', '.join(calls.masks)} of torch"
+    elif not calls.dropouts and looks_like_dropout(module):
+        puzzles[""] = f"{cls} is named like a dropout"
+    elif not calls.dropouts:
         puzzles |= {
-            f"{start}{attribute}": f"{value} in {cls}, which calls no dropout of torch"
+            attribute: f"{value} in {cls}, which calls no dropout of torch"
             for attribute, value in vars(module).items()
             if "drop" in attribute.lower() and isinstance(value, float) and 0.0 < value <= 1.0
         }
     return puzzles
+
+
+def _named(name: str, puzzles: Mapping[str, str]) -> dict[str, str]:
+    return {".".join(filter(None, (name, part))): what for part, what in puzzles.items()}

@@ -45,6 +45,8 @@ def inner_probability(module: nn.Module) -> float:
     """That of a dropout which is no module but part of another module's forward, else 0."""
     if not isinstance(module, nn.MultiheadAttention | nn.RNNBase):
         return 0.0
+    if isinstance(module, nn.RNNBase) and module.num_layers == 1:
+        return 0.0
     p = module.dropout  # a subclass may put a module there
     return float(p) if isinstance(p, int | float) else 0.0
 

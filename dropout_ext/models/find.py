@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dropout_ext.integration.torch_private import TorchDispatchMode, argument_names
+from dropout_ext.integration.torch_private import TorchDispatchMode, arguments
 
 
 def find_torch_dropout(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str, list[str]]:
@@ -32,6 +32,8 @@ def find_torch_dropout(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str,
     found: dict[str, list[str]] = {}
     with _as_it_was(model), _Watch(found) as watch, contextlib.ExitStack() as hooks:
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # it takes no such hook
+                continue
             enter = module.register_forward_pre_hook(functools.partial(watch.enter, name))
             leave = module.register_forward_hook(watch.leave, always_call=True)
             hooks.callback(enter.remove)
@@ -41,6 +43,8 @@ def find_torch_dropout(model: nn.Module, *args: Any, **kwargs: Any) -> dict[str,
 
 
 class _Watch(TorchDispatchMode):
+    supports_higher_order_operators = True
+
     def __init__(self, found: dict[str, list[str]]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found, self.within = found, [""]
@@ -62,8 +66,7 @@ def _draws(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether an operator of torch draws random numbers in this call."""
     if func.namespace == "dropout_ext" or torch.Tag.nondeterministic_seeded not in func.tags:
         return False
-    given = dict(zip(argument_names(func), args, strict=False))
-    given.update(kwargs)
+    given = arguments(func, args, kwargs)
     p = given.get("dropout_p", given.get("p"))
     return p != 0.0 and given.get("train", True) is not False
 
@@ -71,14 +74,20 @@ def _draws(func: Any, args: Any, kwargs: Any) -> bool:
 @contextlib.contextmanager
 def _as_it_was(model: nn.Module) -> Iterator[None]:
     training = [(module, module.training) for module in model.modules()]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    buffers = [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    copies = {id(buffer): buffer.clone() for _, _, buffer in buffers}
     try:
+        for module, name, buffer in buffers:
+            setattr(module, name, copies[id(buffer)])
         with torch.random.fork_rng(), torch.no_grad():
             model.train()
             yield
     finally:
         for module, flag in training:
             module.training = flag
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+        for module, name, buffer in buffers:
+            setattr(module, name, buffer)

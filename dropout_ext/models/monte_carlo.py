@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from dropout_ext.integration.torch_private import pytree
 from dropout_ext.models.counterparts import dropouts
 from dropout_ext.models.namesakes import looks_like_dropout
+from dropout_ext.models.redirected import Options
 
 
 class Prediction(NamedTuple):
@@ -52,7 +53,9 @@ def mc_dropout(model: nn.Module) -> Iterator[nn.Module]:
     DropBlock2d, PatchDropout. All others, batch normalization for one, stay as they are. The fused
     inference of nn.TransformerEncoderLayer, which leaves dropout out, is switched off meanwhile.
 
-    A dropout that a forward calls as a function follows the flag of its own module, and stays off.
+    A dropout that a forward calls as a function follows the flag of its own module. That is set too
+    if :func:`convert_dropout` found the call, and with it whatever else that forward does in
+    training, such as to skip layers; else such a dropout stays off.
 
     Every flag is restored at the end, also after an error. The training flags belong to the model
     and the switch of the fused inference to the process: threads that share them see the change.
@@ -76,8 +79,8 @@ def mc_dropout(model: nn.Module) -> Iterator[nn.Module]:
 
 
 _WHY = (
-    "A dropout that a forward calls as a function, as torch.nn.functional.dropout, is no module: "
-    "it follows the training flag of the module around it"
+    "A dropout that a forward calls as a function, as torch.nn.functional.dropout, follows the "
+    "training flag of the module around it: convert_dropout finds these modules"
 )
 
 
@@ -250,8 +253,10 @@ def _generator_states(model: nn.Module) -> list[Tensor]:
     generators = [torch.default_generator]
     if torch.cuda.is_initialized():
         generators += torch.cuda.default_generators
-    own = (getattr(module, "generator", None) for module in model.modules())
-    generators += dict.fromkeys(g for g in own if isinstance(g, Generator))
+    for module in model.modules():
+        options = vars(module).get("dropout_ext", Options())
+        own = vars(module).get("generator"), options.generator
+        generators += [one for one in own if isinstance(one, Generator) and one not in generators]
     return [generator.get_state() for generator in generators]
 
 

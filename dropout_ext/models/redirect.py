@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator
@@ -16,6 +17,7 @@ from dropout_ext.functional.attention_choice import Attention, attention_is_ours
 from dropout_ext.functional.channels import feature_dropout
 from dropout_ext.integration.checkpoint import ReenteredMode
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 _theirs = torch.nn.functional
 
 
@@ -84,6 +86,19 @@ class redirect_torch_dropout(ReenteredMode, ContextDecorator):
         super().__init__()
         self.generator = generator
         self.attention = attention
+
+    def __call__(self, function: Function) -> Function:
+        """Decorates a function, which must not be a generator or a coroutine: its body runs later.
+
+        Raises:
+            TypeError: it is one.
+        """
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+            raise TypeError(
+                "redirect_torch_dropout: cannot decorate a generator or coroutine function, but "
+                f"got {function!r}; use the context manager inside of it"
+            )
+        return super().__call__(function)
 
     def __torch_function__(
         self,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+import inspect
+from typing import Any, NamedTuple
 
 from torch import Generator, nn
 
@@ -11,11 +12,20 @@ from dropout_ext.functional.attention_choice import Attention
 from dropout_ext.models.redirect import redirect_torch_dropout
 
 
+class Options(NamedTuple):
+    """The arguments of the redirection: see :class:`redirect_torch_dropout`."""
+
+    generator: Generator | None = None
+    attention: Attention = "auto"
+
+
 class Redirected:
     """The mark of such a class, whose other base is the class of the module."""
 
-    dropout_generator: Generator | None = None
-    dropout_attention: Attention = "auto"
+    dropout_ext = Options()
+
+    def __init_subclass__(cls, **_: Any) -> None:
+        """Not that of the module's class, which may keep a list of its subclasses."""
 
 
 _made: dict[type[nn.Module], type[nn.Module]] = {}
@@ -31,21 +41,23 @@ def redirected(cls: type[nn.Module]) -> type[nn.Module]:
 
 
 def _make(cls: type[nn.Module]) -> type[nn.Module]:
-
     @functools.wraps(cls.forward)
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not self.training:
             return cls.forward(self, *args, **kwargs)
-        with redirect_torch_dropout(
-            generator=self.dropout_generator, attention=self.dropout_attention
-        ):
+        with redirect_torch_dropout(**self.dropout_ext._asdict()):
             return cls.forward(self, *args, **kwargs)
+
+    del forward.__wrapped__  # libraries call what it names, to undo what they wrapped
+    forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:
         make, args, *state = super(made, self).__reduce_ex__(protocol)
-        if args[:1] != (made,):  # a way of its own
-            return make, args, *state
-        return _unpickle, (make, cls, *args[1:]), *state
+        if make is made:
+            return _unpickle, (cls, None, args), *state
+        if args[:1] == (made,):
+            return _unpickle, (cls, make, args[1:]), *state
+        return make, args, *state
 
     namespace = {
         "forward": forward,
@@ -58,11 +70,14 @@ def _make(cls: type[nn.Module]) -> type[nn.Module]:
     return made
 
 
-def _unpickle(make: Any, cls: type[nn.Module], *rest: Any) -> Any:
-    return make(redirected(cls), *rest)
+def _unpickle(cls: type[nn.Module], make: Any, args: tuple[Any, ...]) -> Any:
+    if make is not None:
+        return make(redirected(cls), *args)
+    module = cls(*args)
+    module.__class__ = redirected(cls)
+    return module
 
 
-def without_redirection(cls: type[nn.Module]) -> type[nn.Module]:
-    """The class that :func:`redirected` was made from."""
-    _, base = cls.__bases__
-    return base
+def without_redirection(cls: type[nn.Module]) -> type[nn.Module] | None:
+    """The class that :func:`redirected` made this one from; None if another made it from that."""
+    return next((theirs for theirs, ours in _made.items() if ours is cls), None)

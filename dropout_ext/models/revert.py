@@ -39,18 +39,20 @@ def revert_dropout(model: Model, *, report: ConversionReport | None = None) -> M
     theirs = {ours: theirs for theirs, ours in counterparts().items()}
     for name, module in model.named_modules():
         before = type(module)
-        prefix = ""
         if isinstance(module, Redirected):
-            target, prefix = without_redirection(before), "dropout_"
+            if (target := without_redirection(before)) is None:
+                found.unchanged[name] = (
+                    f"{before.__qualname__} was made from a converted class, as by parametrize or "
+                    "FSDP: revert before that"
+                )
+                continue
         elif reason := _without_counterpart(module, theirs):
             found.unchanged[name] = reason
             continue
-        elif before in theirs:
-            target = theirs[before]
-        else:
+        elif (target := theirs.get(before)) is None:
             continue
-        for attribute in _OF_A_CONVERSION:
-            vars(module).pop(prefix + attribute, None)
+        for attribute in ("dropout_ext",) if isinstance(module, Redirected) else _OF_A_CONVERSION:
+            vars(module).pop(attribute, None)
         become(module, target)
         found.changed[name] = before, target
     if report is None:

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from dropout_ext.models.redirect import redirect_torch_dropout
+from dropout_ext.models.redirected import Options
 
 NAME = "dropout_ext"
 
@@ -16,16 +17,16 @@ def register_attention() -> None:
     It is the ``"sdpa"`` of transformers whose dropout is ours on every device: a model of
     ``"eager"`` attention holds its weights, with this one it does not.
     """
-    library: Any = sys.modules.get("transformers")
-    if library is None:
+    models: Any = sys.modules.get("transformers.modeling_utils")
+    masks: Any = sys.modules.get("transformers.masking_utils")
+    if not hasattr(models, "AttentionInterface") or not hasattr(masks, "AttentionMaskInterface"):
         return
-    tables = library.AttentionInterface, library.AttentionMaskInterface
-    attention, masks = (table()["sdpa"] for table in tables)
+    attention = models.AttentionInterface()["sdpa"]
 
     def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
-        generator = getattr(module, "dropout_generator", None)
-        with redirect_torch_dropout(generator=generator, attention=True):
+        options = getattr(module, "dropout_ext", Options())._replace(attention=True)
+        with redirect_torch_dropout(**options._asdict()):
             return attention(module, *args, **kwargs)
 
-    for table, function in zip(tables, (forward, masks), strict=True):
-        table.register(NAME, function)
+    models.AttentionInterface.register(NAME, forward)
+    masks.AttentionMaskInterface.register(NAME, masks.AttentionMaskInterface()["sdpa"])

@@ -6,6 +6,7 @@ Catches: a recomputation that draws on; an explicit state that is not the only s
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -130,6 +131,31 @@ def test_recomputation_that_draws_more_is_an_error(device: torch.device) -> None
     x = torch.ones(30, device=device, requires_grad=True)
     y = checkpoint(uneven, x, use_reentrant=True)
     with pytest.raises(RuntimeError, match="more often than its forward pass, which did 1 times"):
+        y.sum().backward()
+
+
+class Reversible(torch.autograd.Function):
+    """Runs its forward pass again by itself."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        ctx.generator = generator
+        return F.dropout(x, generator=generator)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            y = F.dropout(leaf, generator=ctx.generator)
+        return torch.autograd.grad(y, leaf, grad)[0], None
+
+
+def test_recomputation_by_a_function_is_warned_of(device: torch.device) -> None:
+    x = torch.ones(300, device=device, requires_grad=True)
+    y = Reversible.apply(x, torch.Generator(device))
+    with pytest.warns(UserWarning, match="does not restore a generator"):
         y.sum().backward()
 
 

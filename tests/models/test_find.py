@@ -49,3 +49,32 @@ def test_the_model_is_as_before() -> None:
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_attention_without_dropout_draws_nothing() -> None:
+    """Its operators count as random whatever their p, which may be a default."""
+
+    class Attending(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    assert dropout_ext.find_torch_dropout(Attending(), torch.randn(1, 2, 5, 6)) == {}
+
+
+def test_buffers_of_every_kind() -> None:
+    """Expanded ones cannot be written to; some forwards replace theirs."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("expanded", torch.zeros(1).expand(3))
+            self.register_buffer("replaced", torch.zeros(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.replaced = self.replaced + x
+            return x
+
+    model = Model()
+    before = model.replaced
+    dropout_ext.find_torch_dropout(model, torch.ones(3))
+    assert model.replaced is before and not before.any()

@@ -140,6 +140,64 @@ class Checkpointing(Base):
         return y
 
 
+class Static(Base):
+    @staticmethod
+    def drop(x: Tensor, training: bool) -> Tensor:
+        return nn.functional.dropout(x, 0.3, training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(super().forward(x), self.training)
+
+
+class AsProperty(Base):
+    @property
+    def drop(self) -> Function:
+        return lambda x: nn.functional.dropout(x, 0.3, self.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(super().forward(x))  # type: ignore[no-any-return]
+
+
+class Partial(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = functools.partial(nn.functional.dropout, p=0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(super().forward(x), training=self.training)
+
+
+class ByImport(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        from torch.nn.functional import dropout
+
+        return dropout(super().forward(x), 0.3, self.training)
+
+
+class ByDefault(Base):
+    def forward(self, x: Tensor, drop: Function = nn.functional.dropout) -> Tensor:
+        return drop(super().forward(x), 0.3, self.training)  # type: ignore[no-any-return]
+
+
+class MadeThere(Base):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.Dropout(0.3).train(self.training)(super().forward(x))  # type: ignore
+
+
+class Callable_:
+    def __call__(self, x: Tensor, training: bool) -> Tensor:
+        return nn.functional.dropout(x, 0.3, training)
+
+
+class ByObject(Base):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = Callable_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.drop(super().forward(x), self.training)
+
+
 class Sub(nn.Dropout):
     pass
 
@@ -159,7 +217,8 @@ class OwnAttention(nn.MultiheadAttention):
 
 CALLERS: list[Function] = [
     ByModule, ByAlias, ByName, ByTorch, ByHelper, ByMethod, Inherited, Decorated, Undeclared,
-    InClosure, OnTheObject, Attending, Checkpointing, functools.partial(Sub, 0.3),
+    InClosure, OnTheObject, Static, AsProperty, Partial, ByImport, ByDefault, MadeThere, ByObject,
+    Attending, Checkpointing, functools.partial(Sub, 0.3),
     functools.partial(Loud, 0.3), OwnAttention,
 ]  # fmt: skip
 
@@ -237,7 +296,7 @@ def test_checkpoints(reentrant: bool) -> None:
 
     found = []
     for function in (model, again):
-        model.dropout_generator.manual_seed(3)
+        model.dropout_ext.generator.manual_seed(3)
         x = torch.ones(50, 6, requires_grad=True)
         function(x).square().sum().backward()
         found.append(x.grad)
@@ -283,7 +342,7 @@ class Quiet(Base):
 
 
 def test_others_are_left_alone() -> None:
-    model = nn.Sequential(Quiet(), nn.TransformerEncoderLayer(6, 2, 6, dropout=0.0), Base())
+    model = nn.Sequential(Quiet(), nn.LSTM(6, 6, 1), Base())
     classes = [type(module) for module in model.modules() if not isinstance(module, nn.Dropout)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -315,9 +374,15 @@ class Elsewhere(Base):
         return nn.functional.dropout(x)
 
 
+class ByCall(Base):
+    def __call__(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(self.forward(x), 0.3, self.training)
+
+
 def test_what_is_not_understood_is_said() -> None:
     model = nn.ModuleDict({
         "numbers": Numbers(), "rate": Rate(), "block": DropBlock(), "elsewhere": Elsewhere(),
+        "by_call": ByCall(),
     })  # fmt: skip
     report = dropout_ext.ConversionReport()
     dropout_ext.convert_dropout(model, report=report)
@@ -326,6 +391,7 @@ def test_what_is_not_understood_is_said() -> None:
         "rate.layer_drop": "0.25 in Rate, which calls no dropout of torch",
         "block": "DropBlock is named like a dropout",
         "elsewhere.encode": "a method of Elsewhere that calls torch's dropout outside of forward",
+        "by_call.__call__": "a method of ByCall that calls torch's dropout outside of forward",
     }
     assert "rate.layer_drop: not understood, 0.25 in Rate" in str(report)
     with pytest.warns(UserWarning, match="numbers: not understood, Numbers calls bernoulli_"):
@@ -357,7 +423,7 @@ def test_attention_auto_is_in_the_report() -> None:
     dropout_ext.convert_dropout(model, report=report)
     assert all("attention on the CPU alone" in note for note in report.notes.values())
     assert set(report.notes) == {"a", "b"}
-    assert model["b"].attention == model["a"].dropout_attention == "auto"
+    assert model["b"].attention == model["a"].dropout_ext.attention == "auto"
     with pytest.raises(ValueError, match="attention must be True, False or"):
         dropout_ext.convert_dropout(model, attention=1.5)  # type: ignore[arg-type]
 
@@ -417,3 +483,82 @@ def test_no_mode_in_evaluation() -> None:
     for training in (True, False):
         model.train(training)(torch.ones(2, 6))
     assert modes == [1, 0]
+
+
+class Clashing(ByModule):
+    """Names that a conversion might take for its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout_attention = 0.3
+        self.attention, self.generator = nn.Linear(6, 6), nn.Linear(6, 6)
+
+
+def test_names_of_the_module_stay_its_own() -> None:
+    model = dropout_ext.convert_dropout(Clashing(), report=dropout_ext.ConversionReport())
+    step(model)
+    dropout_ext.revert_dropout(model)
+    assert model.dropout_attention == 0.3
+    assert isinstance(model.attention, nn.Linear) and isinstance(model.generator, nn.Linear)
+
+
+class WithRate(ByModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropout = 0.1
+
+
+def test_twice() -> None:
+    """The second conversion takes the new choice, and finds nothing to complain of."""
+    model = nn.Sequential(WithRate(), Sub(0.3), nn.MultiheadAttention(6, 2), nn.Dropout(0.1))
+    dropout_ext.convert_dropout(model)
+    classes = [type(module) for module in model]
+    report = dropout_ext.ConversionReport()
+    dropout_ext.convert_dropout(model, report=report)
+    assert str(report) == "no dropout found"
+    dropout_ext.convert_dropout(model, attention=True, report=report)
+    assert [type(module) for module in model] == classes
+    assert set(report.changed) == {"0", "1", "2"}
+    assert model[0].dropout_ext.attention is model[2].attention is True
+
+
+def test_parametrized_before_and_after() -> None:
+    """torch takes the class apart when it removes one; ours must not be in between."""
+    after = dropout_ext.convert_dropout(ByLinear(6, 6))
+    nn.utils.parametrizations.weight_norm(after)
+    report = dropout_ext.ConversionReport()
+    dropout_ext.revert_dropout(after, report=report)
+    assert "revert before that" in report.unchanged[""]
+    nn.utils.parametrize.remove_parametrizations(after, "weight")
+    assert type(dropout_ext.revert_dropout(after)) is ByLinear
+    before = nn.utils.parametrizations.weight_norm(ByLinear(6, 6))
+    dropout_ext.convert_dropout(before, report=report)
+    assert "convert before it" in report.unchanged[""]
+    nn.utils.parametrize.remove_parametrizations(before, "weight")
+
+
+class ByLinear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.dropout(super().forward(x), 0.3, self.training)
+
+
+REGISTRY: dict[str, type] = {}
+
+
+class Registered(ByModule):
+    def __init_subclass__(cls, *, tag: str) -> None:
+        REGISTRY[tag] = cls
+
+
+class ByReduce(ByModule):
+    def __reduce__(self) -> Any:
+        return self.__class__, ()
+
+
+def test_hooks_of_classes() -> None:
+    """A class that keeps a list of its subclasses, or pickles by its own rule."""
+    dropout_ext.convert_dropout(Registered())
+    assert not REGISTRY
+    copied = pickle.loads(pickle.dumps(dropout_ext.convert_dropout(ByReduce())))
+    assert type(copied) is type(dropout_ext.convert_dropout(ByReduce()))
+    assert type(dropout_ext.revert_dropout(copied)) is ByReduce

@@ -323,3 +323,13 @@ def test_outputs_that_have_no_mean() -> None:
             mc_predict(Changing(*outputs))
     with pytest.raises(RuntimeError, match=r"the same shapes, but got \[2\] and then \[3\]"):
         mc_predict(Changing(torch.ones(2), torch.ones(3)))
+
+
+def test_functional_calls_of_a_converted_model() -> None:
+    """Catches: flags of modules that redirect, or their generators, that are not looked at."""
+    generator = torch.Generator().manual_seed(1)
+    model = dropout_ext.convert_dropout(nn.Sequential(Functional()), generator=generator).eval()
+    before = torch.get_rng_state()
+    _, std = mc_predict(model, torch.ones(40))
+    assert std.all() and not model[0].training
+    assert torch.equal(torch.get_rng_state(), before)

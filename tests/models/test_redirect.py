@@ -152,6 +152,19 @@ def test_a_decorator() -> None:
     assert torch.equal(forward(), F.dropout(x, 0.3, generator=torch.Generator().manual_seed(3)))
 
 
+def test_generators_and_coroutines_are_refused() -> None:
+    """Their bodies run when the redirection has ended."""
+
+    def generating() -> Any:
+        yield
+
+    async def coroutine() -> None: ...
+
+    for function in (generating, coroutine):
+        with pytest.raises(TypeError, match="generator or coroutine function"):
+            dropout_ext.redirect_torch_dropout()(function)
+
+
 def test_functions_of_ours_keep_their_generator() -> None:
     """The one rule: a redirection's generator is for torch's functions alone."""
     x, generator = torch.ones(40), torch.Generator()
