@@ -101,13 +101,11 @@ def test_half_precision_is_rounded_once(
 # Sizes that oneDNN's products take and those that they do not, and a mask shared by all queries.
 @pytest.mark.parametrize("mkldnn", [False, True])
 @pytest.mark.parametrize(("queries", "keys", "width"), [(64, 64, 16), (72, 97, 24), (70, 33, 9)])
-def test_products(
-    mkldnn: bool, queries: int, keys: int, width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_products(mkldnn: bool, queries: int, keys: int, width: int) -> None:
     shapes = (1, 2, queries, width), (1, 2, keys, width), (1, 2, keys, 2 * width)
     tensors = [random(*shape, seed=seed) for seed, shape in enumerate(shapes)]
-    monkeypatch.setattr(torch.backends.mkldnn, "enabled", mkldnn)
-    check(tensors, torch.float32, attn_mask=random(keys, seed=4))
+    with torch.backends.mkldnn.flags(enabled=mkldnn):
+        check(tensors, torch.float32, attn_mask=random(keys, seed=4))
 
 
 def test_several_splits() -> None:
