@@ -99,6 +99,7 @@ def test_half_precision_is_rounded_once(
 
 
 # Sizes that oneDNN's products take and those that they do not, and a mask shared by all queries.
+@pytest.mark.filterwarnings("ignore:TF32 acceleration")
 @pytest.mark.parametrize("mkldnn", [False, True])
 @pytest.mark.parametrize(("queries", "keys", "width"), [(64, 64, 16), (72, 97, 24), (70, 33, 9)])
 def test_products(mkldnn: bool, queries: int, keys: int, width: int) -> None:
