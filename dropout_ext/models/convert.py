@@ -140,8 +140,8 @@ def _plan(
     if parametrize.is_parametrized(module):
         return _Plan(note=f"{cls.__qualname__} is made by a parametrization: convert before it")
     notes = [] if cls in known else [f"redirects {names}"]
-    if attends and attention == "auto":
-        notes.append("attention on the CPU alone")
+    if attends and attention is not True:
+        notes.append("attention on the CPU alone" if attention else "attention stays torch's")
     return _Plan(known.get(cls) or redirected(cls), "; ".join(notes), puzzles)
 
 
