@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from dropout_ext import _build
+from dropout_ext.integration.torch_private import arguments
 
 _VARIABLE = "DROPOUT_EXT_FUSE"
 _ENTRANCE = "torch._inductor.graph"  # whoever lowers a graph imports it
@@ -104,27 +105,31 @@ def _install() -> None:
         (_ops.dropout_mask.default, inductor_lowering.dropout_mask),
     ):
         extern = inductor_private.fallback_handler(operator, add_to_fallback_set=False)
-        lowered = functools.partial(_lower, fused, extern)
+        lowered = functools.partial(_lower, operator, fused, extern)
         inductor_private.register_lowering(operator, type_promotion_kind=None)(lowered)
 
 
 def _lower(
+    operator: Any,
     fused: Callable[..., Any],
     extern: Callable[..., Any],
     first: Any,
     p: Any,
     rng_state: Any,
-    **arguments: Any,
+    **given: Any,
 ) -> Any:
-    """A loop of Inductor's, where the setting wants one and it can be written; else the kernel."""
+    """A loop of Inductor's, where the setting wants one and it can be written; else the kernel.
+
+    The kernel is called with all its arguments: AOTInductor counts on it.
+    """
     if _is_fused(rng_state.get_device()) and isinstance(p, float):
         try:
-            return fused(first, p, rng_state, **arguments)
+            return fused(first, p, rng_state, **given)
         except NotALoop:
             pass
         except Exception as error:
             _give_up(error)
-    return extern(first, p, rng_state, **arguments)
+    return extern(first, p, rng_state, **arguments(operator, (), given))
 
 
 def _extend_cache_keys(details: Any) -> None:
