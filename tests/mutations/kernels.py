@@ -132,14 +132,6 @@ _CPU = (
         path="avx512",
     ),
     Mutation(
-        "AVX-512: loads that demand alignment",
-        "csrc/kernels/cpu/avx512.inl",
-        "_mm512_castps_si512(kept_value(_mm512_loadu_ps(x), rule))",
-        "_mm512_castps_si512(kept_value(_mm512_load_ps(x), rule))",
-        (f"{_LAYOUTS}::test_output",),
-        path="avx512",
-    ),
-    Mutation(
         "tail with its neighbour's decisions",
         "csrc/kernels/cpu/body.inl",
         "y[j] = apply_rule(x[j], ((keep >> j) & 1) != 0, rule);",
