@@ -70,7 +70,7 @@ def scaled_dot_product_attention(
             not sharded alike, along batches and heads alone; nested tensors.
         ValueError, TypeError, RuntimeError: as :func:`dropout`.
     """
-    check_probability(dropout_p)
+    dropout_p = check_probability(dropout_p)
     if dropout_p == 0.0:
         return nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
