@@ -5,11 +5,11 @@ or of the packages nvidia-cuda-cuobjdump and nvidia-cuda-nvdisasm. Prints for ea
 registers, the bytes it keeps in local memory and the instructions that a thread executes for an
 element: those of the shortest way through the loop that loads and stores at the full width (no tie,
 no end of a row). That is for input aligned as its output is and, as "shifted", for other input: of
-one long row; of rows, without what each further dimension costs to find them. Strided layouts are
-counted without the draw. Two kinds are counted apart, as a multiprocessor executes half as many of
-each a cycle as of others (CUDA programming guide, "Throughput of native arithmetic instructions"):
-integer addition, comparison, logic, selection and conversion, called ALU here; and integer
-multiplication.
+one long row; of long rows and of short ones, without what each dimension costs to find them.
+Strided layouts are counted without the draw. Two kinds are counted apart, as a multiprocessor
+executes half as many of each a cycle as of others (CUDA programming guide, "Throughput of native
+arithmetic instructions"): integer addition, comparison, logic, selection and conversion, called ALU
+here; and integer multiplication.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from bench.tables import text
 _KERNEL = re.compile(
     r"dropout_(?P<loop>rows?|strided)INS_\d+(?P<rule>ScaleShift|Scale|Mask)"
     r"(?:I(?:NS_\d+(?P<half>BFloat16|Float16)E|(?P<wide>[df]))E)?E?(?:Li(?P<width>\d+)E)?"
-    r"(?:Lb(?P<shifted>[01])E)?"
+    r"(?:Lb(?P<shifted>[01])E(?:Li(?P<dims>\d+)E))?"
 )
 _DTYPES = {"d": ("float64", 8), "f": ("float32", 4), "BFloat16": ("bfloat16", 2)} | {
     "Float16": ("float16", 2),
@@ -151,13 +151,14 @@ def _kernel(name: str, code: str, resources: str) -> Kernel | None:
     if found is None:
         return None
     dtype, size = _DTYPES[found["half"] or found["wide"]]
-    loop, reads = found["loop"], found["rule"] != "Mask"
+    loop = "long rows" if int(found["dims"] or 0) else found["loop"]
+    reads = found["rule"] != "Mask"
     width = int(found["width"] or min(8, 16 // size))
     registers, stack, local = (
         int(re.findall(rf"{name}:(\d+)", resources)[0]) for name in ("REG", "STACK", "LOCAL")
     )
     # Accesses of a thread each time around: csrc/kernels/cuda.
-    blocks = 2 if loop == "row" and size <= 2 else 1
+    blocks = 2 if found["dims"] and size <= 2 else 1
     accesses = 4 if loop == "strided" else blocks * 8 // width
     instructions = _instructions(code)
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+import dropout_ext  # noqa: F401  (its operators)
 from tests.cuda.emulator import Emulator
 from tests.helpers import cases, layouts, reference
 from tests.helpers.compare import assert_bits, expected_dropout, expected_mask, random_bits, state

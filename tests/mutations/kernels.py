@@ -157,17 +157,24 @@ _CPU = (
 _CUDA = (
     Mutation(
         "CUDA: decisions of the lane itself instead of those asked for",
-        "csrc/kernels/cuda/row.cuh",
-        "from_lane(keep, position / kBlock) >> (position % kBlock)",
-        "keep >> (position % kBlock)",
+        "csrc/kernels/cuda/pack.cuh",
+        "from_lane(block, element / kBlock) >> (element % kBlock)",
+        "block >> (element % kBlock)",
         (_EMULATION,),
     ),
     Mutation(
         "CUDA: the last lane asks for the first lane's pack of the same access",
-        "csrc/kernels/cuda/row.cuh",
-        "lane == 0 ? packs[j + 1] : packs[j]",
-        "packs[j]",
+        "csrc/kernels/cuda/pack.cuh",
+        "if (!has_next && begin < V && end > V - shift)",
+        "if (false)",
         (f"{_EMULATION}::test_rows_that_begin_anywhere",),
+    ),
+    Mutation(
+        "CUDA: a long row begins with the block of the mask in which it begins",
+        "csrc/kernels/cuda/row.cuh",
+        "kTile<T> - static_cast<int>(row.mask % kBlock)",
+        "kTile<T>",
+        (_EMULATION,),
     ),
     Mutation(
         "CUDA: a run that begins inside a block ends one block early",

@@ -1,6 +1,7 @@
 // What the kernels share: the size of their blocks, the state, and where a unit of work lies.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cuda/device.cuh"
@@ -65,21 +66,24 @@ struct Place {
 
 // The dimensions beside those a kernel walks along. Of the samples, which are the last one where
 // they have states of their own, each finds its state `state` after the one before.
+template <int kDims = IndexMap::kMaxDims>
 struct Outer {
   uint64_t base;
   int64_t state;
   int ndim = 0;
-  Divisor sizes[IndexMap::kMaxDims];
-  Dim dims[IndexMap::kMaxDims];
+  Divisor sizes[std::max(kDims, 1)];
+  Dim dims[std::max(kDims, 1)];
 
   __device__ __forceinline__ Place place(uint32_t index) const {
     Place at{0, 0, base, 0};
+    if constexpr (kDims > 0) {
 #pragma unroll 1
-    for (int d = 0; d < ndim; ++d) {
-      uint32_t position;
-      index = sizes[d].divide(index, position);
-      at.move(position, dims[d]);
-      at.state = position * state;
+      for (int d = 0; d < ndim; ++d) {
+        uint32_t position;
+        index = sizes[d].divide(index, position);
+        at.move(position, dims[d]);
+        at.state = position * state;
+      }
     }
     return at;
   }

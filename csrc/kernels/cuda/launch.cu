@@ -57,16 +57,17 @@ class Launch {
     const Dim& inner = map_.dims[0];
     const bool dense = inner.in == 1 && inner.out == 1;
     const bool row = dense && inner.mask == 1;
-    const bool whole = map_.ndim == 1 && number(call_.y) % kWidth<T> == 0;
-    if (row && whole && map_.base % kBlock == 0) {
-      const int64_t tiles = divide_up(inner.size, kTile<T>);
-      const bool shifted = number(call_.x) % kWidth<T> != 0;
-      return start_warps(
-          shifted ? dropout_row<Rule, true> : dropout_row<Rule, false>, tiles, inner.size,
-          map_.base / kBlock);
+    // Is output aligned where blocks of the mask begin?
+    const bool level =
+        row && multiples(kWidth<T>, number(call_.y) - map_.base, &Dim::out, &Dim::mask);
+    if (level && map_.ndim == 1) {
+      return run_long_rows<0>();
     }
     if (map_.numel() > kMostElements) {
       return run_halves();
+    }
+    if (level && 8 * inner.size >= 7 * tiles() * kTile<T>) {  // few lanes would be idle
+      return run_long_rows<IndexMap::kMaxDims>();
     }
     constexpr int kNarrow = 8 / sizeof(T);  // as each neighbour needs decisions of its own
     return row                                                      ? run_rows()
@@ -96,8 +97,14 @@ class Launch {
            multiples(width, number(call_.y), &Dim::out);
   }
 
+  // Is there input that is not aligned where its output is?
+  bool shifted() const {
+    return !multiples(kWidth<T>, number(call_.x) - number(call_.y), &Dim::in, &Dim::out);
+  }
+
   // All dimensions but these. The number of places there are along them.
-  int64_t set_outer(Outer& outer, int without, int and_without) const {
+  template <int kDims>
+  int64_t set_outer(Outer<kDims>& outer, int without, int and_without) const {
     outer.base = map_.base;
     outer.state = state_step_;
     int64_t places = 1;
@@ -111,14 +118,27 @@ class Launch {
     return places;
   }
 
+  // Of rows, at most; they may begin within a block of the mask.
+  int64_t tiles() const {
+    const bool anywhere = !multiples(kBlock, map_.base, &Dim::mask);
+    return divide_up(map_.dims[0].size + (anywhere ? kBlock - 1 : 0), kTile<T>);
+  }
+
+  template <int kDims>
+  cudaError_t run_long_rows() const {
+    LongRows<kDims> rows{map_.dims[0].size, Divisor(tiles()), 0, {}};
+    rows.total = static_cast<uint32_t>(tiles() * set_outer(rows.outer, 0, 0));
+    return start_warps(
+        shifted() ? dropout_row<Rule, true, kDims> : dropout_row<Rule, false, kDims>, rows.total,
+        rows);
+  }
+
   cudaError_t run_rows() const {
-    // Where rows begin: in input and output, in output and mask.
     const uint64_t out = number(call_.y);
-    const bool shifted = !multiples(kWidth<T>, number(call_.x) - out, &Dim::in, &Dim::out);
     const bool apart = !multiples(kBlock, out - map_.base, &Dim::out, &Dim::mask);
     const int64_t lead =
         (multiples(kBlock, out, &Dim::out) ? 0 : kBlock - 1) + (apart ? kBlock - 1 : 0);
-    Rows rows{static_cast<int>(map_.dims[0].size), {}, 0, apart ? 1 : 0, shifted, {}};
+    Rows rows{static_cast<int>(map_.dims[0].size), {}, 0, apart ? 1 : 0, shifted(), {}};
     rows.groups = Divisor(divide_up(rows.size + lead, kBlock));
     rows.total = static_cast<uint32_t>(rows.groups.size * set_outer(rows.outer, 0, 0));
     return start_warps(dropout_rows<Rule>, divide_up(rows.total, kWarp - rows.overlap), rows);

@@ -7,7 +7,7 @@
 
 #include "core/mask.h"
 #include "core/scalar.h"
-#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/common.cuh"
 
 namespace dropout::cuda {
 
@@ -88,6 +88,27 @@ __device__ __forceinline__ int elements_beyond(const T* at) {
   return static_cast<int>(reinterpret_cast<uintptr_t>(at) / sizeof(T) % V);
 }
 
+// Of the V elements at `from`, begin ... end - 1 are of the row. The aligned pack in which the
+// first lies, `shift` elements beyond its begin, if it holds an element of the row; memory is
+// mapped in larger pieces, and what else it brings is not used.
+template <int V, class T>
+__device__ __forceinline__ Pack<T, V> load_first(const T* from, int shift, int begin, int end) {
+  return load_pack<V>(from - shift, begin < V - shift && end > -shift);
+}
+
+// Those elements, of the pack and the one behind it, which the next lane has where it `has_next`.
+// The whole warp calls this together.
+template <int V, class T>
+__device__ __forceinline__ Pack<T, V> join_next(
+    Pack<T, V> pack, const T* from, int shift, int begin, int end, bool has_next) {
+  Pack<T, V> next = pack.of_lane((lane_number() + 1) % kWarp);
+  if (!has_next && begin < V && end > V - shift) {
+    next = load_pack<V>(from - shift + V);
+  }
+  pack.shift_in(next, shift);
+  return pack;
+}
+
 // Stores elements begin ... end - 1 in the widest accesses that lie among them.
 template <class T, int V, int W = V>
 __device__ __forceinline__ void store_part(T* to, const Pack<T, V>& pack, int begin, int end) {
@@ -104,6 +125,14 @@ __device__ __forceinline__ void store_part(T* to, const Pack<T, V>& pack, int be
       store_part<T, V, W / 2>(to, pack, begin, end);
     }
   }
+}
+
+// Lanes have drawn a block each. Of the j-th pack of a lane, where packs of a warp follow each
+// other: bit v is the decision on element v. The whole warp calls this together.
+template <int V>
+__device__ __forceinline__ uint32_t keep_of_pack(uint32_t block, int j) {
+  const int element = (j * kWarp + lane_number()) * V;
+  return V == kBlock ? block : from_lane(block, element / kBlock) >> (element % kBlock);
 }
 
 }  // namespace dropout::cuda

@@ -1,9 +1,9 @@
-// One long row, dense, whose output is aligned: a warp a tile.
+// Dense rows, long, along which mask indices are consecutive: a warp has a tile of one row.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
-#include "kernels/cuda/common.cuh"
 #include "kernels/cuda/pack.cuh"
 
 namespace dropout::cuda {
@@ -13,73 +13,90 @@ namespace dropout::cuda {
 template <class T>
 constexpr int kLaneBlocks = sizeof(T) <= 2 ? 2 : 1;
 
-// What a warp handles together: mask indices that follow each other.
+// What a warp handles together: mask indices that follow each other, of one row.
 template <class T>
 constexpr int kTile = kWarp * kBlock * kLaneBlocks<T>;
 
+// Rows whose output is aligned where blocks of the mask begin.
+template <int kDims>
+struct LongRows {
+  int64_t size;    // of a row
+  Divisor tiles;   // of a row, the first of which begins with a block of the mask
+  uint32_t total;  // tiles
+  Outer<kDims> outer;
+};
+
 // Lanes ask each other for the decisions of what they hold: the j-th access of a warp touches
 // V * kWarp consecutive elements, whatever the type, at one Philox call for eight elements.
-// Input that is `kShifted` against the output is read in aligned packs, of which two make one; a
-// pack that is read holds an element of the row.
-template <class Rule, bool kShifted>
-__global__ void __launch_bounds__(kThreads)
-    dropout_row(Call<Rule> call, int64_t size, uint64_t first_block) {
+// `kShifted`: input is not aligned where the output is.
+template <class Rule, bool kShifted, int kDims>
+__global__ void __launch_bounds__(kThreads, 4)
+    dropout_row(Call<Rule> call, LongRows<kDims> rows) {
   using T = typename Rule::Element;
   constexpr int V = kWidth<T>;
   constexpr int kBlocks = kLaneBlocks<T>;
   constexpr int kPerBlock = kBlock / V;  // accesses
   constexpr int kAccesses = kBlocks * kPerBlock;
   const int lane = lane_number();
-  const int shift = kShifted ? elements_beyond<V>(call.x) : 0;
-  const T* const x = call.x - shift;
-  // Asked of a lane, so that the compiler knows it to be the warp's: index arithmetic and
-  // branches below are uniform.
-  const uint32_t warp = from_lane(threadIdx.x / kWarp, 0);
-  const int64_t step = static_cast<int64_t>(gridDim.x) * (kThreads / kWarp) * kTile<T>;
-  int64_t origin = (static_cast<int64_t>(blockIdx.x) * (kThreads / kWarp) + warp) * kTile<T>;
-  const int64_t sector = origin + lane * (kTile<T> / kWarp);
-  if (call.source.seed != nullptr && sector < size) {
-    prefetch(call.x + sector);  // while the state is waited for
-  }
-  const RngState state = load_state(call.source);
-  for (; origin < size; origin += step) {
-    const bool whole = size - origin >= kTile<T>;
-    const int rest = whole ? kTile<T> : static_cast<int>(size - origin);
-    Pack<T, V> packs[kAccesses + (kShifted ? 1 : 0)];
+  RngState state{};
+  // Elements begin ... end - 1 of a tile; `whole` tells the compiler where these are all.
+  const auto handle = [&](const T* x, T* y, uint64_t block, int begin, int end, auto whole) {
+    constexpr bool kWhole = decltype(whole)::value;
+    const int shift = kShifted ? elements_beyond<V>(x) : 0;
+    const auto begin_at = [&](int position) { return kWhole ? 0 : begin - position; };
+    const auto end_at = [&](int position) { return kWhole ? V : end - position; };
+    Pack<T, V> packs[kAccesses];
 #pragma unroll
     for (int j = 0; j < kAccesses; ++j) {
       const int position = (j * kWarp + lane) * V;
-      packs[j] = load_pack<V>(x + origin + position, position < rest + shift);
+      packs[j] = load_first<V>(x + position, shift, begin_at(position), end_at(position));
     }
+    const KeepBlocks<kBlocks> own =
+        keep_blocks<kBlocks>(state, block + static_cast<uint64_t>(lane), kWarp, call.threshold);
     if constexpr (kShifted) {
-      packs[kAccesses] =
-          load_pack<V>(x + origin + kTile<T>, lane == 0 && kTile<T> < rest + shift);
 #pragma unroll
       for (int j = 0; j < kAccesses; ++j) {
-        const Pack<T, V> asked = lane == 0 ? packs[j + 1] : packs[j];
-        packs[j].shift_in(asked.of_lane((lane + 1) % kWarp), shift);
+        const int position = (j * kWarp + lane) * V;
+        packs[j] = join_next(
+            packs[j], x + position, shift, begin_at(position), end_at(position),
+            lane < kWarp - 1);
       }
-    }
-    const KeepBlocks<kBlocks> own = keep_blocks<kBlocks>(
-        state, first_block + static_cast<uint64_t>(origin / kBlock + lane), kWarp,
-        call.threshold);
-#pragma unroll
-    for (int j = 0; j < kAccesses; ++j) {
-      uint32_t keep = own.bits[j / kPerBlock];
-      if constexpr (V < kBlock) {
-        const int position = (j % kPerBlock * kWarp + lane) * V;
-        keep = from_lane(keep, position / kBlock) >> (position % kBlock);
-      }
-      packs[j].apply(call.rule, keep);
     }
 #pragma unroll
     for (int j = 0; j < kAccesses; ++j) {
       const int position = (j * kWarp + lane) * V;
-      if (whole) {
-        store(reinterpret_cast<Pack<T, V>*>(call.y + origin + position), packs[j]);
-      } else if (position < rest) {
-        store_part(call.y + origin + position, packs[j], 0, rest - position);
+      packs[j].apply(call.rule, keep_of_pack<V>(own.bits[j / kPerBlock], j % kPerBlock));
+      if constexpr (kWhole) {
+        store(reinterpret_cast<Pack<T, V>*>(y + position), packs[j]);
+      } else {
+        store_part(y + position, packs[j], begin_at(position), end_at(position));
       }
+    }
+  };
+  // Asked of a lane, so that the compiler knows it to be the warp's: index arithmetic and
+  // branches below are uniform.
+  const uint32_t begins = from_lane(warp_number(), 0);
+  for (uint32_t unit = begins; unit < rows.total; unit += warps()) {
+    uint32_t tile = unit;
+    const Place row = rows.outer.place(kDims == 0 ? 0 : rows.tiles.divide(unit, tile));
+    const int64_t origin = int64_t{tile} * kTile<T> - static_cast<int>(row.mask % kBlock);
+    const int64_t left = rows.size - origin;
+    const T* const x = call.x + row.in + origin;
+    T* const y = call.y + row.out + origin;
+    const uint64_t block = (row.mask + static_cast<uint64_t>(origin)) / kBlock;
+    if (unit == begins || (kDims > 0 && rows.outer.state != 0)) {
+      const int sector = lane * (kTile<T> / kWarp);
+      if (call.source.seed != nullptr && origin + sector >= 0 && sector < left) {
+        prefetch(x + sector);  // while the state is waited for
+      }
+      state = load_state(call.source, row.state);
+    }
+    if (origin >= 0 && left >= kTile<T>) {
+      handle(x, y, block, 0, kTile<T>, std::true_type{});
+    } else {
+      const int begin = origin < 0 ? static_cast<int>(-origin) : 0;
+      const int end = left < kTile<T> ? static_cast<int>(left) : kTile<T>;
+      handle(x, y, block, begin, end, std::false_type{});
     }
   }
   record_state(call.source);

@@ -1,10 +1,8 @@
-// Many dense rows along which mask indices are consecutive, however short and wherever they
-// begin.
+// Dense rows along which mask indices are consecutive, however short and wherever they begin.
 #pragma once
 
 #include <cstdint>
 
-#include "kernels/cuda/common.cuh"
 #include "kernels/cuda/pack.cuh"
 
 namespace dropout::cuda {
@@ -16,14 +14,11 @@ struct Rows {
   uint32_t total;  // groups
   int overlap;     // 1: a group may lie in two blocks of the mask, 0: it is a block
   bool shifted;    // is there input that is not aligned where its output is?
-  Outer outer;
+  Outer<> outer;
 };
 
 // A lane a group. If its decisions lie in two blocks, that of its first element is drawn, and the
-// other is the next lane's; warps overlap by the lane that only draws. Input is read in aligned
-// packs, and where two of them make one, the next lane has the second, but at the end of a row or
-// warp. A pack that is read holds an element of the row, and memory is mapped in larger pieces;
-// what else it brings is not used.
+// other is the next lane's; warps overlap by the lane that only draws.
 template <class Rule>
 __global__ void __launch_bounds__(kThreads, 4 - kBlock / kWidth<typename Rule::Element> / 2)
     dropout_rows(Call<Rule> call, Rows rows) {
@@ -31,7 +26,6 @@ __global__ void __launch_bounds__(kThreads, 4 - kBlock / kWidth<typename Rule::E
   constexpr int V = kWidth<T>;
   constexpr int kAccesses = kBlock / V;
   const int lane = lane_number();
-  const int next_lane = (lane + 1) % kWarp;
   const int lanes = kWarp - rows.overlap;
   uint32_t in_row;
   const auto locate = [&](uint32_t group, int& position) {
@@ -51,26 +45,21 @@ __global__ void __launch_bounds__(kThreads, 4 - kBlock / kWidth<typename Rule::E
 #pragma unroll
     for (int j = 0; j < kAccesses; ++j) {
       const int element = (j * kWarp + lane) * V;
-      const bool exists = first + element / kBlock < rows.total;
       own = locate(first + element / kBlock, own_position);
       const int position = own_position + element % kBlock;
-      const int left = rows.size - position;
+      const bool exists = first + element / kBlock < rows.total;
+      const bool follows = in_row + 1 < rows.groups.size || element % kBlock + V < kBlock;
       to[j] = call.y + own.out + position;
-      begin[j] = position < 0 ? -position : 0;
-      end[j] = !exists || element / kBlock >= lanes ? 0 : left < V ? left : V;
-      const T* from = call.x + own.in + position;
+      begin[j] = -position;
+      end[j] = exists ? rows.size - position : -V;
+      const T* const from = call.x + own.in + position;
       const int shift = rows.shifted ? elements_beyond<V>(from) : 0;
-      from -= shift;
-      packs[j] = load_pack<V>(from, exists && position + V > shift && left + shift > 0);
+      packs[j] = load_first<V>(from, shift, begin[j], end[j]);
       if (rows.shifted) {
-        Pack<T, V> second = packs[j].of_lane(next_lane);
-        const bool has_next =
-            next_lane != 0 && (element % kBlock + V < kBlock || in_row + 1 < rows.groups.size);
-        if (exists && !has_next && shift != 0 && left + shift > V && position + 2 * V > shift) {
-          second = load_pack<V>(from + V);
-        }
-        packs[j].shift_in(second, shift);
+        packs[j] =
+            join_next(packs[j], from, shift, begin[j], end[j], lane < kWarp - 1 && follows);
       }
+      end[j] = element / kBlock < lanes ? end[j] : 0;
     }
     if constexpr (kAccesses > 1) {
       own = locate(first + lane, own_position);
@@ -81,13 +70,11 @@ __global__ void __launch_bounds__(kThreads, 4 - kBlock / kWidth<typename Rule::E
     }
     uint32_t keep = keep_block(state, index / kBlock, call.threshold);
     if (rows.overlap != 0) {
-      keep = (keep | from_lane(keep, next_lane) << kBlock) >> (index % kBlock);
+      keep = (keep | from_lane(keep, (lane + 1) % kWarp) << kBlock) >> (index % kBlock);
     }
 #pragma unroll
     for (int j = 0; j < kAccesses; ++j) {
-      const int element = (j * kWarp + lane) * V;
-      packs[j].apply(
-          call.rule, V < kBlock ? from_lane(keep, element / kBlock) >> (element % kBlock) : keep);
+      packs[j].apply(call.rule, keep_of_pack<V>(keep, j));
       store_part(to[j], packs[j], begin[j], end[j]);
     }
   }

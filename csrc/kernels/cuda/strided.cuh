@@ -3,7 +3,6 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/common.cuh"
 #include "kernels/cuda/pack.cuh"
 
 namespace dropout::cuda {
@@ -41,7 +40,7 @@ struct Strided {
   Divisor packs;   // of a tile, for one far element
   int slots;       // for packs of a tile, as many for each lane
   uint32_t total;  // tiles
-  Outer outer;
+  Outer<> outer;
 };
 
 // A warp draws runs, a lane each, that together cover a tile. Then it takes the packs of the tile
