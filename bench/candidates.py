@@ -37,7 +37,9 @@ def _operation(name: str, case: Case) -> Operation | None:
             return None
         allow_recompilation()
         operation = _operation(name.removeprefix("compiled "), case)
-        return operation and torch.compile(operation, dynamic=case.device == "cpu")
+        if operation is None:
+            return None
+        return torch.compile(operation, dynamic=case.device == "cpu")
     if name == OURS:
         return dropout_ext.Dropout(p, in_place)
     if name == BASELINE:
@@ -65,4 +67,6 @@ def make_run(name: str, case: Case, buffers: Buffers) -> Run | None:
         sources = [x.detach() for x in buffers.inputs]
         return loop(lambda x: next(targets).copy_(x), "forward", sources, [])
     operation = _operation(name, case)
-    return operation and loop(operation, case.mode, buffers.inputs, buffers.gradients)
+    if operation is None:  # a compiled module has no truth value
+        return None
+    return loop(operation, case.mode, buffers.inputs, buffers.gradients)

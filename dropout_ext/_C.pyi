@@ -15,6 +15,14 @@ def dropout(
     fill: float = 0.0,
 ) -> Tensor: ...
 def plain_dropout(input: Tensor, p: float, inplace: bool) -> Tensor: ...
+def check_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    p: float,
+    is_causal: bool,
+) -> None: ...
 def attention(
     query: Tensor,
     key: Tensor,

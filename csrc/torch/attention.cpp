@@ -3,9 +3,11 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <array>
 
 #include "torch/checks.h"
 
@@ -28,6 +30,11 @@ void check_types(const Inputs& in) {
       "Expected query, key, and value to have the same device type, but got query.device: ",
       query.device(), " key.device: ", key.device(), " and value.device: ", value.device(),
       " instead.");
+  for (const Tensor* tensor : {&query, &key, &value, &mask}) {
+    TORCH_CHECK(
+        !tensor->defined() || tensor->layout() == at::kStrided, kName,
+        "all tensors must be strided, but got one of the layout ", tensor->layout());
+  }
   if (mask.defined()) {
     const auto type = mask.scalar_type();
     TORCH_CHECK(
@@ -76,8 +83,25 @@ void check_shapes(const Inputs& in) {
     }
     TORCH_CHECK(
         broadcastable, kName, "attn_mask of shape ", mask.sym_sizes(),
-        " must be broadcastable to the weights, of shape ", weights);
+        " must be broadcastable to the weights, of shape ", c10::SymIntArrayRef(weights));
   }
+}
+
+// Before anything is drawn, what autograd would say after it.
+void check_can_be_saved(const Inputs& in) {
+  const std::array<const Tensor*, 4> tensors{&in.query, &in.key, &in.value, &in.mask};
+  const auto any = [&](auto predicate) {
+    return std::any_of(tensors.begin(), tensors.end(), [&](const Tensor* tensor) {
+      return tensor->defined() && predicate(*tensor);
+    });
+  };
+  TORCH_CHECK(
+      !c10::GradMode::is_enabled() || !any([](const Tensor& t) { return t.requires_grad(); }) ||
+          !any([](const Tensor& t) { return t.is_inference(); }),
+      "Inference tensors cannot be saved for backward. Please do not use Tensors created in "
+      "inference mode in computation tracked by autograd. To work around this, you can make a "
+      "clone to get a normal tensor and use it in autograd, or use `torch.no_grad()` instead of "
+      "`torch.inference_mode()`.");
 }
 
 // Fresh memory of this shape whose dimensions -3 and -2 are exchanged.
@@ -87,7 +111,20 @@ Tensor empty_exchanged(Shape shape, const at::TensorOptions& options) {
   return at::empty_symint(shape, options).transpose(-3, -2);
 }
 
-// All but the state, which may not have been drawn yet.
+Shape output_shape(const Inputs& inputs) {
+  Shape shape = inputs.query.sym_sizes().vec();
+  shape.back() = inputs.value.sym_size(-1);
+  return shape;
+}
+
+Shape softmax_shape(const Inputs& inputs) {
+  Shape shape = inputs.query.sym_sizes().vec();
+  shape.back() = 2;
+  return shape;
+}
+
+}  // namespace
+
 void check_call(const Inputs& inputs, const Options& options) {
   check_input(inputs.query);
   check_types(inputs);
@@ -97,8 +134,6 @@ void check_call(const Inputs& inputs, const Options& options) {
   check_shapes(inputs);
   check_args(weights_shape(inputs), mask_args(options));
 }
-
-}  // namespace
 
 DropoutArgs mask_args(const Options& options) {
   const auto& strides = options.mask_strides;
@@ -119,6 +154,31 @@ void check(const Inputs& inputs, const Options& options) {
         options.mask_strides->back() == 1, kName,
         "the last of the mask_strides must be 1, but got ", options.mask_strides->back());
   }
+}
+
+void check_backward(
+    const Tensor& grad_output,
+    const Inputs& inputs,
+    const Result& result,
+    const Options& options,
+    bool mask_gradient) {
+  check(inputs, options);
+  const auto check_saved = [&](const char* name, const Tensor& tensor, const Shape& shape,
+                               at::ScalarType type) {
+    TORCH_CHECK(
+        tensor.sym_sizes() == c10::SymIntArrayRef(shape) && tensor.scalar_type() == type &&
+            tensor.device() == inputs.query.device(),
+        "attention_backward: ", name, " must have the shape ", c10::SymIntArrayRef(shape),
+        " and the dtype ", type, ", on the device of query, but got ", tensor.sym_sizes(), ", ",
+        tensor.dtype(), " on ", tensor.device());
+  };
+  const auto type = inputs.query.scalar_type();
+  check_saved("grad_output", grad_output, output_shape(inputs), type);
+  check_saved("output", result.output, output_shape(inputs), type);
+  check_saved("softmax", result.softmax, softmax_shape(inputs), compute_type(inputs));
+  TORCH_CHECK(
+      !mask_gradient || (inputs.mask.defined() && inputs.mask.is_floating_point()),
+      "attention_backward: only an attn_mask of floating point has a gradient");
 }
 
 Shape weights_shape(const Inputs& inputs) {
@@ -153,11 +213,10 @@ at::ScalarType compute_type(const Inputs& inputs) {
 }
 
 Result empty_result(const Inputs& inputs) {
-  Shape shape = inputs.query.sym_sizes().vec();
-  shape.back() = inputs.value.sym_size(-1);
-  const Tensor output = empty_exchanged(shape, inputs.query.options());
-  shape.pop_back();
-  return {output, at::empty_symint(shape, inputs.query.options().dtype(at::kDouble))};
+  const auto options = inputs.query.options();
+  return {
+      empty_exchanged(output_shape(inputs), options),
+      at::empty_symint(softmax_shape(inputs), options.dtype(compute_type(inputs)))};
 }
 
 Gradients empty_gradients(const Inputs& inputs, bool mask_gradient) {
@@ -176,11 +235,12 @@ Result forward(const Inputs& inputs, const Options& options) {
 }
 
 Gradients backward(
-    const Tensor& /*grad_output*/,
+    const Tensor& grad_output,
     const Inputs& inputs,
-    const Result& /*result*/,
-    const Options& /*options*/,
+    const Result& result,
+    const Options& options,
     bool mask_gradient) {
+  check_backward(grad_output, inputs, result, options, mask_gradient);
   return empty_gradients(inputs, mask_gradient);
 }
 
@@ -189,6 +249,7 @@ Gradients backward(
 Tensor eager(Inputs inputs, const Options& options, const Generator& generator) {
   check_call(inputs, options);
   check_generator(generator, inputs.query.device());
+  check_can_be_saved(inputs);
   if (!inputs.rng_state.defined()) {
     inputs.rng_state = dropout::ops::draw(inputs.query, {}, generator);
   }

@@ -1,5 +1,5 @@
 // Scaled dot-product attention with dropout, whose weights are never held whole. Schemas and what
-// the arguments mean: see attention_register.cpp.
+// the arguments mean: see attention_ops.cpp.
 #pragma once
 
 #include <optional>
@@ -32,7 +32,10 @@ struct Options {
 
 struct Result {
   Tensor output;
-  Tensor logsumexp;  // float64; plus infinity where a query attends to nothing
+  // [*batch, heads, queries, 2], of the type that is computed in: the largest score, and 1 over
+  // the sum of the exponentials relative to it; zeros where a query attends to nothing. Not one
+  // number, the logarithm of the sum: beside a score of -1e38 it would be lost.
+  Tensor softmax;
 };
 
 struct Gradients {
@@ -95,6 +98,12 @@ Backward backward;
 
 // Errors in the words of torch where it has some.
 void check(const Inputs& inputs, const Options& options);
+void check_backward(
+    const Tensor& grad_output,
+    const Inputs& inputs,
+    const Result& result,
+    const Options& options,
+    bool mask_gradient);
 
 // The dropout of the weights, as an operator's arguments; valid as long as the options.
 DropoutArgs mask_args(const Options& options);
@@ -111,6 +120,9 @@ at::ScalarType compute_type(const Inputs& inputs);
 // Memory for the results; heads and queries of the output lie as torch's fused kernels have them.
 Result empty_result(const Inputs& inputs);
 Gradients empty_gradients(const Inputs& inputs, bool mask_gradient);
+
+// All of `check` but the state, which need not have been drawn yet.
+void check_call(const Inputs& inputs, const Options& options);
 
 // A call of eager code: checks, draw unless the state is given, operator.
 Tensor eager(Inputs inputs, const Options& options, const Generator& generator);

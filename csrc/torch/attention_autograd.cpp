@@ -30,8 +30,8 @@ NodePointer<AttentionBackward> make_node(const Options& options) {
 void AttentionBackward::save(const Inputs& inputs, const Result& result) {
   // Detached, for a node must not keep its own output alive.
   const Tensor output = result.output.detach();
-  const Tensor* const tensors[] = {&inputs.query,     &inputs.key, &inputs.value,    &inputs.mask,
-                                   &inputs.rng_state, &output,     &result.logsumexp};
+  const Tensor* const tensors[] = {&inputs.query,     &inputs.key, &inputs.value,  &inputs.mask,
+                                   &inputs.rng_state, &output,     &result.softmax};
   for (const Tensor* tensor : tensors) {
     saved_.emplace_back(*tensor, /*is_output=*/false);
   }
@@ -76,8 +76,7 @@ namespace autograd {
 Result forward(const Inputs& inputs, const Options& options) {
   const auto& [query, key, value, mask, rng_state] = inputs;
   if (any_tangent(query, key, value, mask)) {
-    auto [output, logsumexp] = composition::forward(inputs, options);
-    return {output, logsumexp.detach()};
+    return composition::forward(inputs, options);
   }
   NodePointer<AttentionBackward> node;
   if (torch::autograd::compute_requires_grad(query, key, value, mask)) {

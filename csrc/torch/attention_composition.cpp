@@ -2,10 +2,11 @@
 // runs by blocks of queries where there is no kernel of its own.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/logsumexp.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
 
@@ -42,10 +43,7 @@ class Block {
   }
 
   Result forward() const {
-    const Tensor sums = at::logsumexp(scores_.detach(), -1);
-    return {
-        ungrouped(grouped(dropped(weights_)).matmul(in_.value)),
-        sums.masked_fill(sums.isneginf(), kInfinity)};
+    return {ungrouped(grouped(dropped(weights_)).matmul(in_.value)), softmax()};
   }
 
   Gradients backward(const Tensor& grad_output, bool mask_gradient) const {
@@ -64,6 +62,19 @@ class Block {
   }
 
  private:
+  Tensor softmax() const {
+    const Tensor scores = scores_.detach();
+    auto shape = scores.sym_sizes().vec();
+    if (shape.back() == 0) {
+      shape.back() = 2;
+      return at::zeros_symint(shape, scores.options());
+    }
+    const Tensor largest = scores.amax(-1, /*keepdim=*/true);
+    const Tensor sum = (scores - largest).exp().sum(-1, /*keepdim=*/true);
+    const Tensor numbers = at::cat({largest, sum.reciprocal()}, -1);
+    return numbers.masked_fill(largest.isneginf(), 0.0);
+  }
+
   static Tensor transposed(const Tensor& tensor) { return tensor.transpose(-2, -1); }
 
   // The queries of heads that share their keys, one after the other.
@@ -152,10 +163,15 @@ void for_each_block(const Inputs& inputs, bool is_causal, const Each& each) {
   }
 }
 
-// The kernels below autograd and autocast call operators as they are.
+// Types are chosen before this is called.
+struct NoAutocast : c10::impl::ExcludeDispatchKeyGuard {
+  NoAutocast() : ExcludeDispatchKeyGuard(c10::autocast_dispatch_keyset) {}
+};
+
+// The kernels below autograd call operators as they are.
 struct Plainly {
   at::AutoDispatchBelowADInplaceOrView below_autograd;
-  c10::impl::ExcludeDispatchKeyGuard no_autocast{c10::autocast_dispatch_keyset};
+  NoAutocast no_autocast;
 };
 
 }  // namespace
@@ -164,8 +180,9 @@ namespace composition {
 
 Result forward(const Inputs& inputs, const Options& options) {
   check(inputs, options);
-  auto [output, logsumexp] = Block(inputs, options, inputs, 0).forward();
-  return {output.to(inputs.query.scalar_type()), logsumexp.to(at::kDouble)};
+  const NoAutocast no_autocast;
+  auto [output, softmax] = Block(inputs, options, inputs, 0).forward();
+  return {output.to(inputs.query.scalar_type()), softmax};
 }
 
 Gradients backward(
@@ -174,6 +191,7 @@ Gradients backward(
     const Result& /*result*/,
     const Options& options,
     bool mask_gradient) {
+  const NoAutocast no_autocast;
   return converted(
       Block(inputs, options, inputs, 0).backward(grad_output, mask_gradient), inputs);
 }
@@ -188,9 +206,9 @@ Result forward(const Inputs& inputs, const Options& options) {
   const Result result = empty_result(inputs);
   for_each_block(inputs, options.is_causal, [&](const Inputs& part, int64_t first) {
     const int64_t count = part.query.size(-2);
-    const auto [output, logsumexp] = Block(part, options, inputs, first).forward();
+    const auto [output, softmax] = Block(part, options, inputs, first).forward();
     result.output.narrow(-2, first, count).copy_(output);
-    result.logsumexp.narrow(-1, first, count).copy_(logsumexp);
+    result.softmax.narrow(-2, first, count).copy_(softmax);
   });
   return result;
 }
@@ -198,10 +216,10 @@ Result forward(const Inputs& inputs, const Options& options) {
 Gradients backward(
     const Tensor& grad_output,
     const Inputs& inputs,
-    const Result& /*result*/,
+    const Result& result,
     const Options& options,
     bool mask_gradient) {
-  check(inputs, options);
+  check_backward(grad_output, inputs, result, options, mask_gradient);
   const Plainly plainly;
   const auto type = compute_type(inputs);
   Gradients sums{

@@ -57,7 +57,7 @@ template <class C>
 struct Saved {
   Operand<C> grad_output;
   Operand<C> output;
-  const double* logsumexp;
+  const C* softmax;
 };
 
 // Gradients of the queries of all heads, to which blocks of keys are added.
@@ -183,7 +183,7 @@ class Worker {
         false);
     ::dropout::cpu::softmax_dropout_backward<C>(
         p_.scores(scores_, query_, key_, head, query, rows, key, columns), slope_,
-        saved_.logsumexp + head * p_.queries + query, row_dot_);
+        saved_.softmax + 2 * (head * p_.queries + query), row_dot_);
     multiply<C>(
         {grad_columns_, kQueryBlock}, {scores_, kPitch}, {value_sums_, kPitch},
         {value_width, all, rows}, true);
@@ -256,9 +256,9 @@ void run(
     const Gradients& gradients) {
   constexpr auto kType = c10::CppTypeToScalarType<C>::value;
   const Problem<C> problem(inputs, options);
-  const Tensor logsumexp = result.logsumexp.contiguous();
+  const Tensor softmax = result.softmax.contiguous();
   const Saved<C> saved{
-      Operand<C>(grad_output), Operand<C>(result.output), logsumexp.const_data_ptr<double>()};
+      Operand<C>(grad_output), Operand<C>(result.output), softmax.const_data_ptr<C>()};
   Outputs<C> outputs{{}, Operand<C>(gradients.key), Operand<C>(gradients.value), {}, {}};
   Tensor mask;
   if (gradients.mask.numel() > 0) {
@@ -313,10 +313,11 @@ Gradients backward(
     const Result& result,
     const Options& options,
     bool mask_gradient) {
-  check(inputs, options);
+  check_backward(grad_output, inputs, result, options, mask_gradient);
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   const Gradients gradients = empty_gradients(inputs, mask_gradient);
-  if (Threshold::from_probability(options.p).drops_all()) {
+  const auto heads = inputs.query.sizes().slice(0, inputs.query.dim() - 2);
+  if (Threshold::from_probability(options.p).drops_all() || c10::multiply_integers(heads) == 0) {
     for (const Tensor& gradient :
          {gradients.query, gradients.key, gradients.value, gradients.mask}) {
       gradient.zero_();

@@ -15,8 +15,8 @@ constexpr int64_t kMostQueries = kSharing * kQueryBlock;
 template <class C>
 class Worker {
  public:
-  Worker(const Problem<C>& problem, const Operand<C>& output, double* logsumexp)
-      : p_(problem), output_(output), logsumexp_(logsumexp) {
+  Worker(const Problem<C>& problem, const Operand<C>& output, C* softmax)
+      : p_(problem), output_(output), softmax_(softmax) {
     const int64_t queries = std::min(p_.queries, kMostQueries);
     scores_ = scratch<C>(memory_, kQueryBlock * kPitch);
     query_ = scratch<C>(memory_, queries * p_.width);
@@ -77,13 +77,14 @@ class Worker {
 
   void finish(int64_t head, int64_t begin, int64_t end) {
     for (int64_t r = 0; r < end - begin; ++r) {
-      double& logsumexp = logsumexp_[head * p_.queries + begin + r];
+      C* const softmax = softmax_ + 2 * (head * p_.queries + begin + r);
       C* const row = result_ + r * p_.value_width;
       if (sum_[r] == 0) {  // attends to nothing
         std::fill_n(row, p_.value_width, C{0});
-        logsumexp = std::numeric_limits<double>::infinity();
+        softmax[0] = softmax[1] = 0;
       } else {
-        logsumexp = max_[r] + std::log(static_cast<double>(sum_[r]));
+        softmax[0] = max_[r];
+        softmax[1] = 1 / sum_[r];
         rescale_[0] = p_.dropout_scale / sum_[r];
         multiply_rows(row, 1);
       }
@@ -93,7 +94,7 @@ class Worker {
 
   const Problem<C>& p_;
   const Operand<C>& output_;
-  double* logsumexp_;
+  C* softmax_;
   std::vector<Tensor> memory_;
   C* scores_;
   C* query_;
@@ -110,11 +111,11 @@ template <class C>
 void run(const Inputs& inputs, const Options& options, const Result& result) {
   const Problem<C> problem(inputs, options);
   const Operand<C> output(result.output);
-  double* const logsumexp = result.logsumexp.mutable_data_ptr<double>();
+  C* const softmax = result.softmax.mutable_data_ptr<C>();
   const int64_t blocks = divide_up(problem.queries, kQueryBlock);
   parallel_for(0, problem.heads * blocks, 1, [&](int64_t begin, int64_t end) {
     const SingleThreadedProducts single_threaded;
-    Worker<C> worker(problem, output, logsumexp);
+    Worker<C> worker(problem, output, softmax);
     for (int64_t task = begin; task < end;) {
       const int64_t block = task % blocks;
       const int64_t count = std::min({kSharing, blocks - block, end - task});
@@ -134,7 +135,7 @@ Result forward(const Inputs& inputs, const Options& options) {
   const Result result = empty_result(inputs);
   if (Threshold::from_probability(options.p).drops_all()) {
     result.output.zero_();
-    result.logsumexp.zero_();
+    result.softmax.zero_();
   } else if (compute_type(inputs) == at::kDouble) {
     run<double>(inputs, options, result);
   } else {

@@ -41,7 +41,7 @@ FlatResult flat_forward(
   const auto options = make_options(p, is_causal, scale, mask_strides, mask_base);
   const auto result =
       kForward({query, key, value, attn_mask.value_or(Tensor()), rng_state}, options);
-  return {result.output, result.logsumexp};
+  return {result.output, result.softmax};
 }
 
 template <Backward kBackward>
@@ -52,7 +52,7 @@ FlatGradients flat_backward(
     const Tensor& value,
     const OptionalTensor& attn_mask,
     const Tensor& output,
-    const Tensor& logsumexp,
+    const Tensor& softmax,
     double p,
     const Tensor& rng_state,
     bool is_causal,
@@ -63,7 +63,7 @@ FlatGradients flat_backward(
   const auto options = make_options(p, is_causal, scale, mask_strides, mask_base);
   const auto gradients = kBackward(
       grad_output, {query, key, value, attn_mask.value_or(Tensor()), rng_state},
-      {output, logsumexp}, options, attn_mask_gradient);
+      {output, softmax}, options, attn_mask_gradient);
   return {gradients.query, gradients.key, gradients.value, gradients.mask};
 }
 
@@ -84,10 +84,10 @@ namespace ops {
 
 Result forward(const Inputs& in, const Options& options) {
   static const auto handle = find_operator<FlatForward>("dropout_ext::attention");
-  auto [output, logsumexp] = handle.call(
+  auto [output, softmax] = handle.call(
       in.query, in.key, in.value, optional(in.mask), options.p, in.rng_state, options.is_causal,
       options.scale, flat_strides(options), options.mask_base);
-  return {std::move(output), std::move(logsumexp)};
+  return {std::move(output), std::move(softmax)};
 }
 
 Gradients backward(
@@ -98,7 +98,7 @@ Gradients backward(
     bool mask_gradient) {
   static const auto handle = find_operator<FlatBackward>("dropout_ext::attention_backward");
   auto [query, key, value, mask] = handle.call(
-      grad_output, in.query, in.key, in.value, optional(in.mask), result.output, result.logsumexp,
+      grad_output, in.query, in.key, in.value, optional(in.mask), result.output, result.softmax,
       options.p, in.rng_state, options.is_causal, options.scale, flat_strides(options),
       options.mask_base, mask_gradient);
   return {std::move(query), std::move(key), std::move(value), std::move(mask)};
@@ -108,7 +108,7 @@ Gradients backward(
 
 void define(torch::Library& m) {
   // softmax(query @ key^T * scale + attn_mask) with dropout, as the operator dropout has it,
-  // times value; and the logarithms of the sums of the softmax, for backward. Shapes are
+  // times value; and what backward needs of the softmax, [*batch, Hq, L, 2]. Shapes are
   // [*batch, Hq, L, E], [*batch, H, S, E] and [*batch, H, S, Ev], where H divides Hq. The mask of
   // dropout is that of the weights, [*batch, Hq, L, S]: mask_strides has one entry for each of
   // their dimensions, the last one 1; those of the leading dimensions that an rng_state of shape
@@ -117,12 +117,12 @@ void define(torch::Library& m) {
       "attention(Tensor query, Tensor key, Tensor value, Tensor? attn_mask, float p, "
       "Tensor rng_state, *, bool is_causal=False, float? scale=None, SymInt[]? "
       "mask_strides=None, "
-      "SymInt mask_base=0) -> (Tensor output, Tensor logsumexp)",
+      "SymInt mask_base=0) -> (Tensor output, Tensor softmax)",
       {at::Tag::pt2_compliant_tag});
   // The gradients of query, key, value and, if wanted, of a floating attn_mask.
   m.def(
       "attention_backward(Tensor grad_output, Tensor query, Tensor key, Tensor value, "
-      "Tensor? attn_mask, Tensor output, Tensor logsumexp, float p, Tensor rng_state, *, "
+      "Tensor? attn_mask, Tensor output, Tensor softmax, float p, Tensor rng_state, *, "
       "bool is_causal=False, float? scale=None, SymInt[]? mask_strides=None, SymInt mask_base=0, "
       "bool attn_mask_gradient=False) -> (Tensor, Tensor, Tensor, Tensor)",
       {at::Tag::pt2_compliant_tag});
@@ -140,6 +140,16 @@ void define(torch::Library& m) {
 
 void bind(pybind11::module_& m) {
   namespace py = pybind11;
+  m.def(
+      "check_attention",
+      [](const Tensor& query, const Tensor& key, const Tensor& value, const OptionalTensor& mask,
+         double p, bool is_causal) {
+        check_call(
+            {query, key, value, mask.value_or(Tensor()), Tensor()},
+            make_options(p, is_causal, std::nullopt, SymStrides(), 0));
+      },
+      py::arg("query"), py::arg("key"), py::arg("value"), py::arg("attn_mask"), py::arg("p"),
+      py::arg("is_causal"));
   m.def(
       "attention",
       [](const Tensor& query, const Tensor& key, const Tensor& value, const OptionalTensor& mask,

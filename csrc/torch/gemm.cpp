@@ -115,7 +115,7 @@ bool takes_brgemm(ProductSize size) {
 template <class C>
 void multiply(Matrix<C> a, Matrix<C> b, Matrix<C> out, ProductSize size, bool add) {
   const auto [rows, columns, depth] = size;
-  if (depth == 0 || columns == 0) {
+  if (rows == 0 || columns == 0 || depth == 0) {
     for (int64_t r = 0; !add && r < rows; ++r) {
       std::fill_n(out.data + r * out.pitch, columns, C{0});
     }

@@ -122,19 +122,19 @@ def multi_head_attention_forward(
     mask = merge_masks(mask, padding, num_heads, batch, k.size(1), added)
     p = dropout_p if training else 0.0
     if need_weights:
+        if mask is not None:
+            mask = mask.expand(*heads, -1, -1).flatten(0, 1)
         output, attention = _with_weights(q, k, v, mask, p, generator, rng_state)
         attention = unflatten(attention, 0, heads)
         attention = attention.mean(1) if average_attn_weights else attention
     else:
-        if mask is not None:
-            mask = mask.unsqueeze(0) if mask.size(0) == 1 else unflatten(mask, 0, heads)
         q, k, v = (unflatten(tensor, 0, heads) for tensor in (q, k, v))
         output = scaled_dot_product_attention(
             q, k, v, mask, p, hint, generator=generator, rng_state=rng_state
         )
         output, attention = output.flatten(0, 1), None
     output = output.transpose(0, 1).reshape(-1, embed_dim_to_check)
-    output = unflatten(linear(output, out_proj_weight, out_proj_bias), 0, (-1, batch))
+    output = unflatten(linear(output, out_proj_weight, out_proj_bias), 0, (query.size(0), batch))
     if query.dim() == 3:
         return output, attention
     return output.squeeze(1), None if attention is None else attention.squeeze(0)

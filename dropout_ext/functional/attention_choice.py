@@ -16,5 +16,8 @@ def check_attention(caller: str, attention: Any) -> None:
 
 
 def attention_is_ours(attention: Attention, query: Tensor) -> bool:
-    """Whether attention of this query is ours: "auto" is yes on the CPU, no elsewhere."""
-    return query.device.type == "cpu" if attention == "auto" else attention
+    """Whether attention of this query is ours.
+
+    "auto" is yes on the CPU, no elsewhere, and no for nested tensors, which ours does not take.
+    """
+    return query.device.type == "cpu" and not query.is_nested if attention == "auto" else attention

@@ -90,7 +90,7 @@ def check_mask(mask: Tensor | None, samples: int, queries: int, keys: int) -> No
 def merge_masks(
     mask: Tensor | None, padding: Tensor | None, heads: int, batch: int, keys: int, added: int
 ) -> Tensor | None:
-    """One mask of shape (1 or batch * heads, queries or 1, keys), None if there is none.
+    """One mask of shape (batch or 1, heads or 1, queries or 1, keys), None if there is none.
 
     Args:
         mask, padding: additive.
@@ -98,7 +98,8 @@ def merge_masks(
         added: number of keys at the end that no mask knows and all may attend to.
     """
     if mask is not None:
-        mask = pad(mask if mask.dim() == 3 else mask.unsqueeze(0), (0, added))
+        mask = mask[None, None] if mask.dim() == 2 else unflatten(mask, 0, (batch, heads))
+        mask = pad(mask, (0, added))
     if padding is None:
         return mask
     padding = pad(padding if padding.dim() == 2 else padding.unsqueeze(0), (0, added))
@@ -107,7 +108,7 @@ def merge_masks(
             raise AssertionError(
                 f"Expected key_padded_mask.shape[{d}] to be {size}, but got {padding.shape[d]}"
             )
-    padding = padding.repeat_interleave(heads, 0).unsqueeze(1)
+    padding = padding[:, None, None]
     return padding if mask is None else mask + padding
 
 

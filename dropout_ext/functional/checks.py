@@ -8,16 +8,16 @@ UPSCALE, DOWNSCALE = MODES = "upscale_in_train", "downscale_in_infer"
 """When the scale is applied, in Paddle's terms."""
 
 
-def check_probability(p: Any) -> Any:
+def check_probability(p: Any, argument: str = "dropout(): argument 'p' (position 2)") -> Any:
     """The number that p is; in the words of torch.nn.Dropout an error unless it is in [0, 1].
 
-    A tensor without dimensions is read.
+    A tensor without dimensions is read. ``argument`` names it where it has another type.
 
     Raises:
         ValueError: p is no number in [0, 1].
         TypeError: p is a tensor that requires grad, or has dimensions.
     """
-    number = _read(p) if isinstance(p, Tensor) else p
+    number = _read(p, argument) if isinstance(p, Tensor) else p
     try:
         valid = 0.0 <= number <= 1.0
     except (TypeError, ValueError):
@@ -27,7 +27,7 @@ def check_probability(p: Any) -> Any:
     return number
 
 
-def _read(p: Tensor) -> Any:
+def _read(p: Tensor, argument: str) -> Any:
     """torch's words for a tensor that is no number, and why it is none."""
     if p.requires_grad or p.dim() != 0:
         why = (
@@ -35,7 +35,7 @@ def _read(p: Tensor) -> Any:
             if p.requires_grad
             else f"it has the shape {list(p.shape)}"
         )
-        raise TypeError(f"dropout(): argument 'p' (position 2) must be float, not Tensor: {why}")
+        raise TypeError(f"{argument} must be float, not Tensor: {why}")
     return p.item()
 
 

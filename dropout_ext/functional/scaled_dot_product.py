@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -15,6 +15,7 @@ from dropout_ext.functional.index_map import Shard, index_map
 from dropout_ext.functional.override import overridable_by_any
 from dropout_ext.functional.state import Source, repeatable_source, source_of, state_of
 from dropout_ext.integration import dtensor
+from dropout_ext.integration.strides import row_major
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -42,7 +43,7 @@ def scaled_dot_product_attention(
     Without dropout it is torch's own. With it, the result is that of
     ``dropout(softmax(scores), dropout_p, rng_state=rng_state) @ value``, but the weights are never
     held: forward and backward compute them block by block, and backward keeps the inputs, the
-    output, one number for each query and 16 bytes. The mask is that of the weights, bit for bit,
+    output, two numbers for each query and 16 bytes. The mask is that of the weights, bit for bit,
     so :func:`dropout_mask` of shape (..., Hq, L, S) gives it. float16 and bfloat16 are computed
     in float32. A query that may attend to nothing gives zeros, and zero gradients.
 
@@ -55,7 +56,8 @@ def scaled_dot_product_attention(
         dropout_p: probability of a weight to be dropped, in [0, 1].
         is_causal: query i attends to keys 0 ... i alone; excludes attn_mask.
         scale: of the scores; by default ``1 / sqrt(E)``.
-        enable_gqa: if True, Hq may be a multiple of H; else they are the same.
+        enable_gqa: if True, Hq may be a multiple of H, also of one that differs between key and
+            value; else heads broadcast as batches do.
         generator: takes the place of the default generator of the input's device.
         rng_state: the state of the mask, see :func:`dropout_ext.rng_state`; nothing is drawn then.
         shard: ``((..., Hq, L, S), start)`` if the weights are a piece of larger ones: their whole
@@ -68,13 +70,15 @@ def scaled_dot_product_attention(
         RuntimeError: both attn_mask and is_causal are given; the dtypes of query, key and value
             differ; a mask of another dtype or shape; heads that do not divide; DTensors that are
             not sharded alike, along batches and heads alone; nested tensors.
+        TypeError: an argument of another type, a scale that requires grad among them.
         ValueError, TypeError, RuntimeError: as :func:`dropout`.
     """
-    dropout_p = check_probability(dropout_p)
+    dropout_p = check_probability(dropout_p, f"{_NAME}(): argument 'dropout_p'")
     if dropout_p == 0.0:
         return nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
         )
+    _check_types(query, key, value, attn_mask, is_causal, scale)
     if any(map(dtensor.is_dtensor, (query, key, value))):
         source = source_of(query, generator, rng_state)
         call = functools.partial(
@@ -98,7 +102,7 @@ def scaled_dot_product_attention(
         strides, base = index_map(weights[1:] if unbatched else weights, (), shard)
         strides = [0, *strides] if strides and unbatched else strides
     device = query.device.type
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         cast = functools.partial(_autocast, dtype=torch.get_autocast_dtype(device))
         tensors = [cast(tensor) for tensor in tensors]
         attn_mask = None if attn_mask is None else cast(attn_mask)
@@ -132,8 +136,32 @@ def scaled_dot_product_attention(
     return output.squeeze(0) if unbatched else output
 
 
+def _check_types(
+    query: Any, key: Any, value: Any, attn_mask: Any, is_causal: Any, scale: Any
+) -> None:
+    """TypeError in the words of torch."""
+    tensors = {"query": query, "key": key, "value": value}
+    tensors |= {} if attn_mask is None else {"attn_mask": attn_mask}
+    for position, (name, tensor) in enumerate(tensors.items(), 1):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{_NAME}(): argument '{name}' (position {position}) must be Tensor, not "
+                f"{type(tensor).__name__}"
+            )
+    if not isinstance(is_causal, bool):
+        raise TypeError(
+            f"{_NAME}(): argument 'is_causal' must be bool, not {type(is_causal).__name__}"
+        )
+    if isinstance(scale, Tensor):
+        number = scale.dim() == 0 and not scale.requires_grad
+    else:
+        number = scale is None or isinstance(scale, int | float | torch.SymInt | torch.SymFloat)
+    if not number:
+        raise TypeError(f"{_NAME}(): argument 'scale' must be float, not {type(scale).__name__}")
+
+
 def _distributed(
-    call: Callable[..., Tensor],
+    call: functools.partial[Tensor],
     tensors: Sequence[Tensor],
     attn_mask: Tensor | None,
     source: Source,
@@ -148,18 +176,32 @@ def _distributed(
     if begin is None:
         return dtensor.like(dtensor.local(query), query, shape)
     local = [dtensor.local(tensor) for tensor in (query, key, value)]
-    mask = None if attn_mask is None else dtensor.local(attn_mask)
+    mask = None if attn_mask is None else dtensor.local(attn_mask, query)
     if query.dim() > 2 and local[0].size(-3) * key.size(-3) != local[1].size(-3) * query.size(-3):
         raise RuntimeError(
             f"{_NAME}: each rank must hold the heads of key and value that its heads of query "
             f"attend with, but got {query.placements} of {query.size(-3)} and {key.size(-3)} heads"
+        )
+    if not torch.compiler.is_compiling():
+        options = call.keywords
+        _C.check_attention(
+            local[0], local[1], local[2], mask, options["dropout_p"], options["is_causal"]
         )
     state = dtensor.local(state_of(local[0], source))
     if source.rng_state is None:
         dtensor.verify(query.device_mesh, state)
     weights = (*query.shape[:-1], key.size(-2))
     output = call(*local, mask, rng_state=state, shard=(weights, (*begin[:-1], 0)))
-    return dtensor.like(output, query, shape)
+    return dtensor.like(output, query, shape, _strides(shape))
+
+
+def _strides(shape: Sequence[int]) -> list[int]:
+    """Of an output: heads and queries lie exchanged."""
+    if len(shape) == 2:
+        return row_major(shape)
+    strides = row_major([*shape[:-3], shape[-2], shape[-3], shape[-1]])
+    strides[-3], strides[-2] = strides[-2], strides[-3]
+    return strides
 
 
 def _placed_alike(
@@ -175,14 +217,16 @@ def _placed_alike(
         cut = {getattr(placement, "dim", None) for placement in placements}
         if same and not cut & {dims - 2, dims - 1} and _follows(attn_mask, query):
             return query, key, value
-    found = [getattr(t, "placements", type(t).__name__) for t in tensors]
-    found += (
-        [] if attn_mask is None else [getattr(attn_mask, "placements", type(attn_mask).__name__)]
-    )
+    given = [*tensors] if attn_mask is None else [*tensors, attn_mask]
+    found = [
+        f"{name}: {list(t.shape)} {getattr(t, 'placements', type(t).__name__)}"
+        for name, t in zip(("query", "key", "value", "attn_mask"), given, strict=False)
+    ]
     raise RuntimeError(
-        f"{_NAME}: with dropout, query, key and value must be DTensors of the same placements, "
-        "sharded along batches and heads alone, and a mask must be one that is sharded as they "
-        f"are, and replicated where it is broadcast; but got {found}"
+        f"{_NAME}: with dropout, query, key and value must be DTensors of the same batch sizes and "
+        "placements on one mesh, sharded along batches and heads alone, and a mask must be one "
+        "that is sharded as they are, and replicated where it is broadcast; but got "
+        + ", ".join(found)
     )
 
 
@@ -203,6 +247,17 @@ def _follows(attn_mask: Tensor | None, query: DTensor) -> bool:
 
 def _aligned(tensors: Sequence[Tensor], enable_gqa: bool) -> list[Tensor]:
     """Of the same number of dimensions, three at least, whose batches are broadcast."""
+    query, key, value = tensors
+    if min(tensor.dim() for tensor in tensors) < 2:
+        raise RuntimeError(
+            "Expected query, key, and value to all be  at least 2 dimensional, but got query.dim: "
+            f"{query.dim()}, key.dim: {key.dim()} and value.dim: {value.dim()} instead."
+        )
+    if enable_gqa and min(t.dim() for t in tensors) > 2 and key.size(-3) != value.size(-3):
+        heads = query.size(-3)
+        if 0 not in (key.size(-3), value.size(-3)):
+            key, value = (t.repeat_interleave(heads // t.size(-3), -3) for t in (key, value))
+        tensors = query, key, value
     own = 3 if enable_gqa else 2  # dimensions that each tensor keeps
     batches = [tensor.shape[:-own] for tensor in tensors]
     if not batches[0] == batches[1] == batches[2]:

@@ -33,12 +33,31 @@ def is_dtensor(tensor: Tensor) -> TypeGuard[DTensor]:
     return module is not None and isinstance(tensor, module.DTensor)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """This rank's piece; its gradient arrives in the placements of the tensor."""
-    return tensor.to_local(grad_placements=tensor.placements) if is_dtensor(tensor) else tensor
+def local(tensor: Tensor, shared_by: DTensor | None = None) -> Tensor:
+    """This rank's piece; its gradient arrives in the placements of the tensor.
+
+    Where the tensor is replicated over ranks that each hold a shard of ``shared_by``, theirs are
+    the terms of a sum.
+    """
+    if not is_dtensor(tensor):
+        return tensor
+    if shared_by is None:
+        return tensor.to_local(grad_placements=tensor.placements)
+    from torch.distributed.tensor import Partial
+
+    pairs = zip(tensor.placements, shared_by.placements, strict=True)
+    placements = [
+        Partial() if own.is_replicate() and other.is_shard() else own for own, other in pairs
+    ]
+    return tensor.to_local(grad_placements=placements)
 
 
-def like(result: Tensor, tensor: DTensor, shape: Sequence[int] | None = None) -> DTensor:
+def like(
+    result: Tensor,
+    tensor: DTensor,
+    shape: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> DTensor:
     """The distributed tensor whose pieces are ``result``, placed as ``tensor`` is.
 
     Args:
@@ -54,7 +73,7 @@ def like(result: Tensor, tensor: DTensor, shape: Sequence[int] | None = None) ->
         tensor.placements,
         run_check=False,
         shape=tensor.shape if shape is None else torch.Size(shape),
-        stride=tensor.stride() if shape is None else tuple(row_major(shape)),
+        stride=tensor.stride() if shape is None else tuple(strides or row_major(shape)),
     )
 
 

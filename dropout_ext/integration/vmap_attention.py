@@ -66,7 +66,7 @@ def _attention_backward(
     value: Tensor,
     attn_mask: Tensor | None,
     output: Tensor,
-    logsumexp: Tensor,
+    softmax: Tensor,
     p: float,
     rng_state: Tensor,
     *,
@@ -75,7 +75,7 @@ def _attention_backward(
     **options: Any,
 ) -> tuple[tuple[Tensor, ...], tuple[int | None, ...]]:
     size = info.batch_size
-    grad_output, query, key, value, output, logsumexp = (
+    grad_output, query, key, value, output, softmax = (
         leading(tensor, in_dims[place], size)
         for place, tensor in {
             0: grad_output,
@@ -83,7 +83,7 @@ def _attention_backward(
             2: key,
             3: value,
             5: output,
-            6: logsumexp,
+            6: softmax,
         }.items()
     )
     mask = _mask(attn_mask, in_dims[4], size, query.dim() - 1)
@@ -96,7 +96,7 @@ def _attention_backward(
         value,
         mask,
         output,
-        logsumexp,
+        softmax,
         p,
         state,
         mask_strides=strides,

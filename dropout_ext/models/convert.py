@@ -14,7 +14,7 @@ from dropout_ext import modules
 from dropout_ext.functional.attention_choice import Attention, check_attention
 from dropout_ext.integration.torch_private import TorchDropout
 from dropout_ext.models import transformers
-from dropout_ext.models.counterparts import become, counterparts, inner_probability
+from dropout_ext.models.counterparts import CONVERTED, become, counterparts, inner_probability
 from dropout_ext.models.functional_calls import TRANSFORMERS, Calls, calls_of
 from dropout_ext.models.namesakes import looks_like_dropout
 from dropout_ext.models.redirect import ATTENTION
@@ -57,7 +57,8 @@ def convert_dropout(
             or before, and in those of this package.
         attention: whether attention with dropout is ours too. ``"auto"``: on the CPU, where its
             weights are never held; on other devices it keeps torch's fused kernels and their
-            masks. See docs/attention.md.
+            masks. See docs/attention.md. A MultiheadAttention of this package that no conversion
+            made keeps its own.
         report: receives what was changed, what was not and why, and what looks like a dropout and
             was not understood. Without it, the latter two are a warning.
 
@@ -146,10 +147,11 @@ def _plan(
 
 
 def _again(module: nn.Module, attention: Attention) -> _Plan:
-    """The plan for a module that was converted before: its attention may be another now."""
-    own = vars(module)
-    before = own["dropout_ext"].attention if "dropout_ext" in own else own.get("attention")
-    if before is None or before == attention:
+    """The plan for a module that is ours: the attention of a conversion may be another now."""
+    if not isinstance(module, Redirected) and CONVERTED not in vars(module):
+        return _Plan()  # attention is what its maker chose
+    before = (module.dropout_ext if isinstance(module, Redirected) else module).attention
+    if before == attention:
         return _Plan()
     return _Plan(type(module), f"attention={attention!r} instead of {before!r}")
 
@@ -161,6 +163,7 @@ def _become(module: nn.Module, cls: type[nn.Module], attention: Attention) -> No
         own["dropout_ext"] = module.dropout_ext._replace(attention=attention)
     elif isinstance(module, nn.MultiheadAttention):
         own["attention"] = attention
+        own[CONVERTED] = True
 
 
 def _give(module: nn.Module, generator: Generator) -> bool:

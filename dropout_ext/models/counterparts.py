@@ -21,6 +21,9 @@ _OURS: dict[type[nn.Module], type[nn.Module]] = {
     nn.MultiheadAttention: modules.MultiheadAttention,
 }
 
+CONVERTED = "converted_by_dropout_ext"
+"""Attribute of a MultiheadAttention that a conversion made, whose attention is its choice."""
+
 
 def counterparts() -> dict[type[nn.Module], type[nn.Module]]:
     """Our class for each of torch.nn, and of timm and torchvision where they are imported."""

@@ -55,10 +55,10 @@ class redirect_torch_dropout(ReenteredMode, ContextDecorator):
     """While it is active, torch's functional dropout is this package's.
 
     For code that calls ``torch.nn.functional.dropout``, ``dropout1d``, ``dropout2d``,
-    ``dropout3d``, ``alpha_dropout``, ``feature_alpha_dropout`` or
-    ``scaled_dot_product_attention(..., dropout_p=...)``. A context manager and a decorator; for a
-    whole model, :func:`convert_dropout` does the same for good. Modules of torch.nn are served as
-    well, as they call these functions.
+    ``dropout3d``, ``alpha_dropout``, ``feature_alpha_dropout``, ``multi_head_attention_forward``
+    or ``scaled_dot_product_attention(..., dropout_p=...)``. A context manager and a decorator; for
+    a whole model, :func:`convert_dropout` does the same for good. Modules of torch.nn are served
+    as well, as they call these functions.
 
     Enclose the forward pass; the backward pass needs no context, also where
     ``torch.utils.checkpoint`` runs the forward pass again. It is a mode of the thread that entered
@@ -73,7 +73,8 @@ class redirect_torch_dropout(ReenteredMode, ContextDecorator):
     Args:
         generator: takes the place of the default generator of each input's device.
         attention: whether attention with dropout is ours. ``"auto"``: on the CPU; on other
-            devices torch's own kernels keep their masks. See docs/attention.md.
+            devices, and for nested tensors, torch's own kernels keep their masks. See
+            docs/attention.md.
 
     Raises:
         ValueError: another value of ``attention``.

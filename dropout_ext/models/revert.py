@@ -8,12 +8,12 @@ from torch import nn
 
 from dropout_ext import modules
 from dropout_ext.functional.checks import UPSCALE
-from dropout_ext.models.counterparts import become, counterparts, is_ours
+from dropout_ext.models.counterparts import CONVERTED, become, counterparts, is_ours
 from dropout_ext.models.redirected import Redirected, without_redirection
 from dropout_ext.models.report import ConversionReport
 
 Model = TypeVar("Model", bound=nn.Module)
-_OF_A_CONVERSION = "generator", "attention"
+_OF_A_CONVERSION = "generator", "attention", CONVERTED
 
 
 def revert_dropout(model: Model, *, report: ConversionReport | None = None) -> Model:

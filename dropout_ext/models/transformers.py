@@ -9,6 +9,8 @@ from dropout_ext.models.redirect import redirect_torch_dropout
 from dropout_ext.models.redirected import Options
 
 NAME = "dropout_ext"
+_SPARSE = "indices", "block_indices"
+"""What names the keys that a query attends to, where the mask does not; ``"sdpa"`` ignores it."""
 
 
 def register_attention() -> None:
@@ -24,6 +26,13 @@ def register_attention() -> None:
     attention = models.AttentionInterface()["sdpa"]
 
     def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
+        sparse = [name for name in _SPARSE if kwargs.get(name) is not None]
+        if sparse:
+            raise ValueError(
+                f"dropout_ext attention: {type(module).__name__} hands {' and '.join(sparse)} to "
+                'attention of other names than "eager" and "sdpa", which have them in the mask: '
+                'choose "sdpa", whose dropout convert_dropout makes ours'
+            )
         options = getattr(module, "dropout_ext", Options())._replace(attention=True)
         with redirect_torch_dropout(**options._asdict()):
             return attention(module, *args, **kwargs)

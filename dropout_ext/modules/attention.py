@@ -57,7 +57,8 @@ class MultiheadAttention(nn.MultiheadAttention):
     ) -> tuple[Tensor, Tensor | None]:
         """Arguments and results are those of torch.nn.MultiheadAttention.
 
-        ``rng_state`` is that of the weights' mask, in place of a draw.
+        ``rng_state`` is that of the weights' mask, in place of a draw; a ValueError where
+        attention is torch's.
         """
         masks: dict[str, Any] = {
             "key_padding_mask": key_padding_mask,
@@ -69,8 +70,13 @@ class MultiheadAttention(nn.MultiheadAttention):
         options = masks if rng_state is None else {**masks, "rng_state": rng_state}
         if (call := module_call(query, key, value, **options)) is not None:
             return call  # type: ignore[return-value]  # a proxy, which torch.fx unpacks
-        ours = self.training and attention_is_ours(self.attention, query)
-        if not ours or self.dropout == 0.0:
+        ours = attention_is_ours(self.attention, query)
+        if self.training and self.dropout != 0.0 and not ours and rng_state is not None:
+            raise ValueError(
+                "MultiheadAttention: rng_state is that of our dropout, but with attention="
+                f"{self.attention!r} that of {query.device.type} tensors is torch's"
+            )
+        if not self.training or not ours or self.dropout == 0.0:
             return super().forward(query, key, value, **masks)
         if query.is_nested or key.is_nested or value.is_nested:
             raise AssertionError(

@@ -24,7 +24,34 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "must divide the number of heads in query",
     ),
     "batches": ({"key": X[:1].repeat(3, 1, 1, 1)}, RuntimeError, "broadcast"),
-    "one dimension": ({"query": X[0, 0, 0]}, RuntimeError, "must have shapes"),
+    "one dimension": (
+        {"query": X[0, 0, 0]},
+        RuntimeError,
+        "to all be  at least 2 dimensional, but got query.dim: 1",
+    ),
+    "no tensor": (
+        {"key": None},
+        TypeError,
+        r"argument 'key' \(position 2\) must be Tensor, not NoneType",
+    ),
+    "no mask": (
+        {"attn_mask": 5},
+        TypeError,
+        r"argument 'attn_mask' \(position 4\) must be Tensor, not int",
+    ),
+    "causal by number": ({"is_causal": 1}, TypeError, "'is_causal' must be bool, not int"),
+    "scale by name": ({"scale": "a"}, TypeError, "'scale' must be float, not str"),
+    "learned scale": (
+        {"scale": torch.nn.Parameter(torch.tensor(0.5))},
+        TypeError,
+        "'scale' must be float, not Parameter",
+    ),
+    "learned probability": (
+        {"dropout_p": torch.tensor(0.5, requires_grad=True)},
+        TypeError,
+        r"scaled_dot_product_attention\(\): argument 'dropout_p' must be float, not Tensor",
+    ),
+    "sparse mask": ({"attn_mask": torch.ones(5, 5).to_sparse()}, RuntimeError, "must be strided"),
     "mask dtype": (
         {"attn_mask": torch.ones(5, 5, dtype=torch.uint8)},
         RuntimeError,
@@ -71,6 +98,43 @@ def test_error_before_anything_is_drawn(name: str) -> None:
     with pytest.raises(kind, match=words):
         F.scaled_dot_product_attention(**arguments)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_inference_tensors_that_autograd_cannot_save() -> None:
+    with torch.inference_mode():
+        mask = torch.zeros(5, 5)
+    before = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="Inference tensors cannot be saved"):
+        F.scaled_dot_product_attention(X.clone().requires_grad_(), X, X, mask, dropout_p=0.5)
+    assert torch.equal(torch.get_rng_state(), before)
+    F.scaled_dot_product_attention(X, X, X, mask, dropout_p=0.5)
+
+
+def test_scale_of_a_transform() -> None:
+    """torch.func hides from the operator that a number is differentiated."""
+
+    def loss(scale: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(X, X, X, dropout_p=0.5, scale=scale).sum()
+
+    with pytest.raises(TypeError, match="'scale' must be float"):
+        torch.func.grad(loss)(torch.tensor(0.5))
+
+
+def test_operator_refuses_gradients_of_other_shapes() -> None:
+    op = torch.ops.dropout_ext.attention_backward
+    output, softmax = torch.ops.dropout_ext.attention(X, X, X, None, 0.5, rng_state())
+    given = {"grad_output": output, "output": output, "softmax": softmax}
+    wrong = {
+        "grad_output": output[:1, :1],
+        "output": output.double(),
+        "softmax": softmax[..., :3, :],
+    }
+    for name, tensor in wrong.items():
+        grad, o, s = {**given, name: tensor}.values()
+        with pytest.raises(RuntimeError, match=f"attention_backward: {name} must have the shape"):
+            op(grad, X, X, X, None, o, s, 0.5, rng_state())
+    with pytest.raises(RuntimeError, match="only an attn_mask of floating point has a gradient"):
+        op(output, X, X, X, None, output, softmax, 0.5, rng_state(), attn_mask_gradient=True)
 
 
 def test_operator_refuses_strides_it_cannot_take() -> None:

@@ -55,12 +55,12 @@ def test_opcheck(dtype: torch.dtype, kind: str) -> None:
         arguments |= {"mask_strides": [200, 54, 9, 1], "mask_base": 3, "scale": 0.3}
     given = leaves(query, key, value)
     opcheck(ops.attention.default, (*given, mask, P, rng_state()), arguments)
-    output, logsumexp = ops.attention(*given, mask, P, rng_state(), **arguments)
+    output, softmax = ops.attention(*given, mask, P, rng_state(), **arguments)
     grads = (random(*output.shape, dtype=dtype), *(t.detach() for t in given))
     wanted = {"attn_mask_gradient": mask is not None}
     opcheck(
         ops.attention_backward.default,
-        (*grads, mask, output.detach(), logsumexp, P, rng_state()),
+        (*grads, mask, output.detach(), softmax, P, rng_state()),
         arguments | wanted,
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
@@ -271,9 +271,9 @@ def test_blocks_of_the_composition(case: str) -> None:
     for a, b in zip(found, expected, strict=True):
         assert a.stride() == b.stride() and a.dtype == b.dtype
         torch.testing.assert_close(a.float(), b.float(), **tolerance)
-    output, logsumexp = expected
+    output, softmax = expected
     arguments["attn_mask_gradient"] = mask is not None
-    given = (random(*output.shape, dtype=output.dtype), *given[:4], output, logsumexp, *given[4:])
+    given = (random(*output.shape, dtype=output.dtype), *given[:4], output, softmax, *given[4:])
     for a, b in zip(
         backward._op_dk(cuda, *given, **arguments), backward(*given, **arguments), strict=True
     ):

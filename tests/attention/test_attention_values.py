@@ -158,6 +158,16 @@ def test_masks_of_grouped_heads(shape: tuple[int, ...]) -> None:
     check(tensors, torch.float32, attn_mask=random(*shape, seed=3), enable_gqa=True)
 
 
+@pytest.mark.parametrize("least", [-1e12, torch.finfo(torch.float32).min])
+def test_masks_that_hide_all_keys_of_a_row_by_large_numbers(
+    cpu_path: torch.device, dtype: torch.dtype, least: float
+) -> None:
+    """The weights of such a row are all alike; beside its scores their sum would be lost."""
+    mask = torch.zeros(40, 70, dtype=torch.float64)
+    mask[:, 20:] = mask[::3] = max(least, torch.finfo(dtype).min)
+    check([random(2, 3, n, 16, seed=n) for n in (40, 70, 70)], dtype, attn_mask=mask)
+
+
 def test_float_mask_of_half_precision() -> None:
     """As torch has it, a mask of float32 may go with half precision; it keeps its own."""
     tensors = [random(1, 2, 9, 8, seed=seed, dtype=torch.bfloat16) for seed in range(3)]
@@ -167,6 +177,17 @@ def test_float_mask_of_half_precision() -> None:
     assert ours[4].dtype == torch.float32
     for a, b in zip(ours, exact, strict=True):
         torch.testing.assert_close(a.double(), b.double(), atol=1e-2, rtol=1e-2)
+
+
+def test_keys_and_values_of_different_groups() -> None:
+    tensors = [random(2, heads, 9, 8, seed=heads) for heads in (4, 2, 1)]
+    found = run(F.scaled_dot_product_attention, leaves(*tensors), enable_gqa=True)
+    repeated = [t.repeat_interleave(4 // t.size(-3), -3) for t in tensors]
+    expected = run(composed, leaves(*repeated))
+    for ours, truth, tensor in zip(found[1:], expected[1:], tensors, strict=True):
+        summed = truth.unflatten(1, (tensor.size(1), -1)).sum(2)
+        torch.testing.assert_close(ours, summed)
+    torch.testing.assert_close(found[0], expected[0])
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -241,6 +262,23 @@ def test_no_features(capfd: pytest.CaptureFixture[str]) -> None:
     check(tensors, torch.float32, scale=1.0)
     check([random(1, 2, 5, 3), random(1, 2, 6, 3), random(1, 2, 6, 0)], torch.float32)
     assert capfd.readouterr() == ("", "")
+
+
+def test_no_features_of_sizes_that_onednn_takes() -> None:
+    check([random(1, 2, 8, 0), random(1, 2, 8, 0), random(1, 2, 8, 8)], torch.float32, scale=1.0)
+    check([random(1, 2, 8, 8), random(1, 2, 8, 8), random(1, 2, 8, 0)], torch.float32)
+
+
+def test_no_heads_of_queries() -> None:
+    given = leaves(random(2, 0, 3, 4), random(2, 2, 5, 4), random(2, 2, 5, 3))
+    with torch.random.fork_rng():
+        torch.use_deterministic_algorithms(True)  # fills fresh memory with NaN
+        try:
+            output = F.scaled_dot_product_attention(*given, dropout_p=P, enable_gqa=True)
+            gradients = torch.autograd.grad(output.sum(), given)
+        finally:
+            torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(g, torch.zeros_like(g)) for g in gradients)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0)])

@@ -242,29 +242,63 @@ def attention_layout(grouped: bool, masked: bool, placements: Sequence[Placement
     mesh = init_device_mesh("cpu", (2, 2))
     shapes = (4, 8, 6, 8), (4, 4 if grouped else 8, 9, 8), (4, 4 if grouped else 8, 9, 5)
     tensors = [torch.randn(shape) for shape in shapes]
-    mask = torch.rand(4, 1, 1, 9) < 0.7 if masked else None
+    bias = torch.randn(4, 1, 1, 9) if masked else None
     found = []
     for distributed in (False, True):
         given = [distribute_tensor(t, mesh, placements) if distributed else t for t in tensors]
         leaves = [t.detach().requires_grad_() for t in given]
-        own = mask
-        if mask is not None and distributed:
+        own = None if bias is None else bias.detach()
+        if own is not None and distributed:
             cut = [p if p == Shard(0) else Replicate() for p in placements]
-            own = distribute_tensor(mask, mesh, cut)
+            own = distribute_tensor(own, mesh, cut)
+        if own is not None:
+            leaves.append(own.requires_grad_())
         torch.manual_seed(11)
         output = F.scaled_dot_product_attention(
-            *leaves, own, dropout_p=0.4, is_causal=not masked, enable_gqa=grouped
+            *leaves, dropout_p=0.4, is_causal=not masked, enable_gqa=grouped
         )
         output.square().sum().backward()
         results = [output.detach(), *(leaf.grad for leaf in leaves)]
         if distributed:
-            assert all(r.placements == tuple(placements) for r in results)
+            assert all(r.placements == tuple(placements) for r in results[:4])
+            assert results[0].stride() == found[0][0].stride()
+            assert output.flatten(1, 2).full_tensor().equal(output.full_tensor().flatten(1, 2))
         found.append([r.full_tensor() if distributed else r for r in results])
         found[-1].append(torch.rand(3))
     assert found[0][0].shape == found[1][0].shape == (4, 8, 6, 5)
     for expected, sharded in zip(*found, strict=True):
         torch.testing.assert_close(sharded, expected)
     assert torch.equal(found[1][0] == 0, found[0][0] == 0)
+
+
+def attention_of_one_bias() -> None:
+    """Replicated over ranks of other heads: the gradient is the sum of what each rank finds."""
+    mesh = init_device_mesh("cpu", (RANKS,))
+    x, bias = torch.randn(2, 8, 6, 8), torch.randn(6, 6)
+    found = []
+    for distributed in (False, True):
+        heads = distribute_tensor(x, mesh, [Shard(1)]) if distributed else x
+        own = distribute_tensor(bias, mesh, [Replicate()]) if distributed else bias.clone()
+        own.requires_grad_()
+        torch.manual_seed(11)
+        output = F.scaled_dot_product_attention(heads, heads, heads, own, dropout_p=0.4)
+        output.square().sum().backward()
+        found.append(own.grad.full_tensor() if distributed else own.grad)
+    torch.testing.assert_close(found[1], found[0])
+
+
+def attention_errors_before_the_draw() -> None:
+    mesh = init_device_mesh("cpu", (RANKS,))
+    x = distribute_tensor(torch.ones(2, 4, 5, 8), mesh, [Shard(1)])
+    wide = distribute_tensor(torch.ones(2, 4, 5, 9), mesh, [Shard(1)])
+    before = torch.get_rng_state()
+    try:
+        F.scaled_dot_product_attention(x, wide, x, dropout_p=0.5)
+    except RuntimeError as error:
+        assert "must have shapes" in str(error), error
+    else:
+        raise AssertionError("keys of another width were let through")
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def attention_cut_elsewhere() -> None:
@@ -296,6 +330,8 @@ ATTENTION: dict[str, tuple[bool, bool, Sequence[Placement]]] = {
 CHECKS: dict[str, Callable[[], None]] = {
     **{f"attention, {name}": partial(attention_layout, *a) for name, a in ATTENTION.items()},
     "attention cut elsewhere": attention_cut_elsewhere,
+    "attention, one bias": attention_of_one_bias,
+    "attention, errors before the draw": attention_errors_before_the_draw,
     **{name: partial(layout, *arguments) for name, arguments in PLACEMENTS.items()},
     "ranks outside the mesh": ranks_outside_the_mesh,
     "partial is an error": partial_is_an_error,

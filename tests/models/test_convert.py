@@ -106,6 +106,18 @@ def test_there_and_back(name: str) -> None:
     assert "generator" not in vars(module)
 
 
+def test_attention_that_a_user_chose_stays() -> None:
+    """A conversion changes the choice of conversions alone."""
+    ours = dropout_ext.MultiheadAttention
+    model = nn.Sequential(*(ours(8, 2, attention=a) for a in (False, "auto", True)))
+    model.append(nn.MultiheadAttention(8, 2))
+    for attention in (True, "auto", False):
+        dropout_ext.convert_dropout(model, attention=attention)
+        assert [layer.attention for layer in model] == [False, "auto", True, attention]
+    dropout_ext.revert_dropout(dropout_ext.convert_dropout(model[3]))
+    assert set(vars(model[3])) == set(vars(nn.MultiheadAttention(8, 2)))
+
+
 def test_attention_there_and_back() -> None:
     """Dropout, weights, flag; the generator is forgotten."""
     module = nn.MultiheadAttention(8, 2, dropout=0.3).eval()

@@ -297,6 +297,62 @@ def test_torchs_own_samples(index: int) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
+def test_no_samples() -> None:
+    module = dropout_ext.MultiheadAttention(E, H, dropout=0.5)
+    output, weights = module(torch.ones(L, 0, E), torch.ones(S, 0, E), torch.ones(S, 0, E))
+    assert output.shape == (L, 0, E) and weights.shape == (0, L, S)
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_meta_tensors(need_weights: bool) -> None:
+    module = dropout_ext.MultiheadAttention(E, H, dropout=0.5, device="meta")
+    x = torch.ones(L, N, E, device="meta")
+    assert module(x, x, x, need_weights=need_weights)[0].shape == (L, N, E)
+
+
+def test_two_masks_are_not_held_for_each_head() -> None:
+    """Without weights, what a call saves is less than the weights, of N * H * L * L numbers."""
+    length = 64
+    module = dropout_ext.MultiheadAttention(E, H, dropout=0.5)
+    x = torch.ones(length, N, E, requires_grad=True)
+    saved: list[int] = []
+
+    def save(tensor: torch.Tensor) -> torch.Tensor:
+        saved.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        module(
+            x, x, x, need_weights=False,
+            attn_mask=torch.ones(length, length, dtype=torch.bool).triu(1),
+            key_padding_mask=torch.zeros(N, length, dtype=torch.bool),
+        )  # fmt: skip
+    assert max(saved) <= N * length * max(length, 3 * E)
+
+
+def test_a_state_that_torchs_attention_does_not_take() -> None:
+    module = dropout_ext.MultiheadAttention(E, H, dropout=0.5, attention=False)
+    x = torch.ones(L, N, E)
+    with pytest.raises(ValueError, match="rng_state is that of our dropout, but with attention="):
+        module(x, x, x, rng_state=dropout_ext.rng_state(1))
+    module.eval()(x, x, x, rng_state=dropout_ext.rng_state(1))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")  # torch's own call
+def test_nested_tensors_stay_torchs_where_nobody_asked() -> None:
+    """By redirection; attention=True asks for ours, and is an error."""
+    parts = [torch.ones(2, 2, 8), torch.ones(3, 2, 8)]
+    q = torch.nested.nested_tensor(parts, layout=torch.jagged).transpose(1, 2)
+    attend = nn.functional.scaled_dot_product_attention
+    with dropout_ext.redirect_torch_dropout():
+        assert attend(q, q, q, dropout_p=0.5).is_nested
+    with (
+        dropout_ext.redirect_torch_dropout(attention=True),
+        pytest.raises(RuntimeError, match="must not be nested tensors"),
+    ):
+        attend(q, q, q, dropout_p=0.5)
+
+
 def test_nested_tensors_are_refused_as_by_torch() -> None:
     module = dropout_ext.MultiheadAttention(E, H, dropout=0.5, batch_first=True)
     x = torch.nested.nested_tensor([torch.ones(2, E), torch.ones(3, E)], layout=torch.jagged)

@@ -48,11 +48,12 @@ struct RunningSoftmax {
 template <class C>
 void softmax_dropout(const ScoreBlock<C>& block, const RunningSoftmax<C>& running);
 
-// Scores become the weights P = exp(score - logsumexp), and 0 where they are dropped; `gradient`,
-// of the same layout, that of the kept weights, becomes that of the scores,
+// Scores become the weights P = exp(score - softmax[2 r]) * softmax[2 r + 1] of query r, and 0
+// where they are dropped; `gradient`, of the same layout, that of the kept weights, becomes that
+// of the scores,
 //   P * (gradient if kept, else 0, - row_dot).
 template <class C>
 void softmax_dropout_backward(
-    const ScoreBlock<C>& block, C* gradient, const double* logsumexp, const C* row_dot);
+    const ScoreBlock<C>& block, C* gradient, const C* softmax, const C* row_dot);
 
 }  // namespace dropout::cpu

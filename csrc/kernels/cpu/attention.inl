@@ -173,17 +173,14 @@ void softmax_dropout(const ScoreBlock<C>& block, const RunningSoftmax<C>& runnin
 
 template <class C>
 void softmax_dropout_backward(
-    const ScoreBlock<C>& block, C* gradient, const double* logsumexp, const C* row_dot) {
+    const ScoreBlock<C>& block, C* gradient, const C* softmax, const C* row_dot) {
   for_each_row(block, [&](int64_t row, int64_t n, C* scores, const uint64_t* words) {
     C* const slope = gradient + row * kPitch;
-    // Of large scores C holds too few digits, and all weights of a row would be off alike.
-    const C high = static_cast<C>(logsumexp[row]);
-    const C low = std::isfinite(high) ? static_cast<C>(logsumexp[row] - high) : C{0};
-    const auto relative = broadcast(high);
-    const auto rest = broadcast(low);
+    const auto largest = broadcast(softmax[2 * row]);
+    const auto inverse = broadcast(softmax[2 * row + 1]);
     const auto dot = broadcast(row_dot[row]);
     for_each_vector<C>(n, words, [&](int64_t j, uint64_t keep) {
-      const auto weight = exponential<C>(load(scores + j) - relative - rest);
+      const auto weight = exponential<C>(load(scores + j) - largest) * inverse;
       store(scores + j, Wide<C>::keep(keep, weight));
       store(slope + j, weight * (Wide<C>::keep(keep, load(slope + j)) - dot));
     });

@@ -35,7 +35,7 @@ struct Comparison64 {
 template <class C>
 struct Softmax {
   void (*forward)(const ScoreBlock<C>&, const RunningSoftmax<C>&);
-  void (*backward)(const ScoreBlock<C>&, C*, const double*, const C*);
+  void (*backward)(const ScoreBlock<C>&, C*, const C*, const C*);
 };
 using SoftmaxTypes = std::tuple<Softmax<float>, Softmax<double>>;
 
@@ -177,21 +177,21 @@ void run(
 
 template <class C>
 void softmax_dropout(const ScoreBlock<C>& block, const RunningSoftmax<C>& running) {
-  const auto& softmax = implementations()[static_cast<int>(active_path())].softmax;
-  std::get<Softmax<C>>(softmax).forward(block, running);
+  const Implementation& active = implementations()[static_cast<int>(active_path())];
+  std::get<Softmax<C>>(active.softmax).forward(block, running);
 }
 
 template <class C>
 void softmax_dropout_backward(
-    const ScoreBlock<C>& block, C* gradient, const double* logsumexp, const C* row_dot) {
-  const auto& softmax = implementations()[static_cast<int>(active_path())].softmax;
-  std::get<Softmax<C>>(softmax).backward(block, gradient, logsumexp, row_dot);
+    const ScoreBlock<C>& block, C* gradient, const C* softmax, const C* row_dot) {
+  const Implementation& active = implementations()[static_cast<int>(active_path())];
+  std::get<Softmax<C>>(active.softmax).backward(block, gradient, softmax, row_dot);
 }
 
 template void softmax_dropout(const ScoreBlock<float>&, const RunningSoftmax<float>&);
 template void softmax_dropout(const ScoreBlock<double>&, const RunningSoftmax<double>&);
 template void softmax_dropout_backward(
-    const ScoreBlock<float>&, float*, const double*, const float*);
+    const ScoreBlock<float>&, float*, const float*, const float*);
 template void softmax_dropout_backward(
     const ScoreBlock<double>&, double*, const double*, const double*);
 
