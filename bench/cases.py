@@ -21,7 +21,9 @@ MODES = {
     "inplace": "forward, written over its input",
 }
 
-LAYOUTS = ("contiguous", "channels_last", "transposed", "sliced", "misaligned")
+LAYOUTS = (
+    "contiguous", "channels_last", "transposed", "heads", "sliced", "odd_pitch", "misaligned"
+)  # fmt: skip
 
 LAYOUT_MULTIPLE = 64 * 32 * 32  # elements; every layout has a shape for multiples of it
 
@@ -61,8 +63,9 @@ def format_size(numel: int) -> str:
 def arrange(flat: Tensor, layout: str) -> Tensor:
     """The values of a flat tensor in fresh memory, strided as `layout` names it.
 
-    Channels last are (N, 64, 32, 32); sliced, rows of 1024 out of rows of 1032; misaligned, dense
-    from one element after an aligned address.
+    Channels last are (N, 64, 32, 32); heads, (N, 64, 16, 64) with its middle dimensions exchanged;
+    sliced, rows of 1024 out of 1032, of an odd pitch out of 1025; misaligned, dense from one
+    element after an aligned address.
     """
     if layout == "contiguous":
         return flat.clone()
@@ -70,7 +73,10 @@ def arrange(flat: Tensor, layout: str) -> Tensor:
         return flat.view(-1, 64, 32, 32).clone(memory_format=torch.channels_last)
     if layout == "transposed":
         return flat.view(-1, 1024).clone().t()
-    if layout == "sliced":
+    if layout == "heads":
+        return flat.view(-1, 64, 16, 64).clone().transpose(1, 2)
+    if layout in ("sliced", "odd_pitch"):
         rows = flat.view(-1, 1024)
-        return rows.new_empty(rows.size(0), 1032)[:, :1024].copy_(rows)
+        pitch = 1032 if layout == "sliced" else 1025
+        return rows.new_empty(rows.size(0), pitch)[:, :1024].copy_(rows)
     return flat.new_empty(flat.numel() + 1)[1:].copy_(flat)

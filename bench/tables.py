@@ -88,7 +88,7 @@ def layout_table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
             candidate += " (replayed)"
         found = block.set_index("layout")["time_over_contiguous"]
         place = {"mode": mode, "dtype": dtype, "elements": format_size(numel)}
-        ratios = {layout: ratio(found.get(layout)) for layout in LAYOUTS[1:]}
+        ratios = {layout: ratio(found[layout]) for layout in LAYOUTS[1:] if layout in found}
         rows.append(place | {"candidate": candidate} | ratios)
     return as_frame(rows)
 

@@ -28,6 +28,7 @@ def _inputs(flat: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield f"{numel} elements", flat[:numel].clone()
     for start in range(1, 9):
         yield f"1029 elements from element {start}", flat[: start + 1029].clone()[start:]
+    yield "long rows of an odd pitch", flat[: 5 * 1025].clone().view(5, 1025)[:, :1000]
     grid = flat[: 36 * 61].clone().view(36, 61)
     image = flat[: 2 * 19 * 9 * 7].clone().view(2, 19, 9, 7)
     yield "transposed", grid.t()
