@@ -2,10 +2,10 @@
 // runs by blocks of queries where there is no kernel of its own.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/LegacyTypeDispatch.h>
-#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
@@ -69,10 +69,10 @@ class Block {
       shape.back() = 2;
       return at::zeros_symint(shape, scores.options());
     }
-    const Tensor largest = scores.amax(-1, /*keepdim=*/true);
-    const Tensor sum = (scores - largest).exp().sum(-1, /*keepdim=*/true);
-    const Tensor numbers = at::cat({largest, sum.reciprocal()}, -1);
-    return numbers.masked_fill(largest.isneginf(), 0.0);
+    const Tensor largest = scores.amax(-1);
+    // The weight of the largest score is 1 over the sum.
+    return at::stack(
+        {largest.masked_fill(largest.isneginf(), 0.0), weights_.detach().amax(-1)}, -1);
   }
 
   static Tensor transposed(const Tensor& tensor) { return tensor.transpose(-2, -1); }
