@@ -1,6 +1,7 @@
 // Key CompositeExplicitAutograd: `draw` in compiled graphs.
 #include <mutex>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "torch/ops.h"
@@ -34,7 +35,21 @@ at::Generator registered(int64_t number) {
   return generators[static_cast<size_t>(position)];
 }
 
+Repeat& repeat() {
+  static auto* const instance = new Repeat();
+  return *instance;
+}
+
+// Graphs are traced with tensors that have no memory, subclasses of Python.
+bool is_run(const Tensor& input) {
+  return !input.is_meta() && !input.key_set().has(c10::DispatchKey::Python);
+}
+
 }  // namespace
+
+void set_repeat(Repeat function) {
+  repeat() = std::move(function);
+}
 
 int64_t register_generator(const at::Generator& generator) {
   const std::lock_guard<std::mutex> lock(registry().mutex);
@@ -54,9 +69,16 @@ Tensor draw_traced(
     at::OptionalSymIntArrayRef batch,
     std::optional<int64_t> generator,
     const std::optional<Tensor>& /*after*/) {
-  return ops::draw(
-      input, batch.value_or(c10::SymIntArrayRef()),
-      generator.has_value() ? Generator(registered(*generator)) : Generator());
+  const auto source = generator.has_value() ? Generator(registered(*generator)) : Generator();
+  const auto draw = [&] {
+    return ops::draw(input, batch.value_or(c10::SymIntArrayRef()), source);
+  };
+  if (source.has_value() && repeat() && is_run(input)) {
+    if (auto state = repeat()(*source, draw)) {
+      return *std::move(state);
+    }
+  }
+  return draw();
 }
 
 }  // namespace dropout

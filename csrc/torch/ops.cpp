@@ -43,11 +43,12 @@ TORCH_LIBRARY(dropout_ext, m) {
       "SymInt mask_base=0, float? scale=None, float shift=0., float fill=0.) -> Tensor",
       {at::Tag::pt2_compliant_tag});
   // `dropout` in graphs that serve many probabilities: p is a tensor without dimensions, which
-  // the operator reads when it runs. On the CPU, so that it waits for no device.
+  // the operator reads when it runs. On the CPU, so that it waits for no device; a CUDA graph
+  // would go on with what was read at its capture.
   m.def(
       "dropout_p(Tensor input, Tensor p, Tensor rng_state, *, SymInt[]? mask_strides=None, "
       "SymInt mask_base=0, float? scale=None, float shift=0., float fill=0.) -> Tensor",
-      {at::Tag::pt2_compliant_tag});
+      {at::Tag::pt2_compliant_tag, at::Tag::cudagraph_unsafe});
   // (rng_state, number) -> rng_state: a state of its own for each number; see core/fold_in.h. Of
   // shape [*batch, 2] and [*batch], both int64.
   m.def("fold_in(Tensor rng_state, Tensor number) -> Tensor", {at::Tag::pt2_compliant_tag});

@@ -9,6 +9,7 @@
 #include <c10/core/SymInt.h>
 #include <c10/util/OptionalArrayRef.h>
 
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -115,6 +116,12 @@ Tensor draw_traced(
     at::OptionalSymIntArrayRef batch,
     std::optional<int64_t> generator,
     const std::optional<Tensor>& after);
+
+// For draws of graphs from a generator of one's own: the state, where a function of Python that
+// is checkpointed runs the graph and repeats its draws; else nothing, and nothing was drawn.
+using Repeat = std::function<std::optional<Tensor>(
+    const at::Generator& generator, const std::function<Tensor()>& draw)>;
+void set_repeat(Repeat function);
 
 // The number under which draw_traced finds this generator again, in this process. It is kept for
 // the rest of the process, as graphs that name it may be.

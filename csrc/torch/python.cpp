@@ -89,6 +89,15 @@ py::dict build_facts() {
   return facts;
 }
 
+void set_repeat_from_python(py::function function) {
+  // Kept for good: the interpreter may be gone before this library is.
+  set_repeat([repeat = new py::function(std::move(function))](
+                 const at::Generator& generator, const std::function<Tensor()>& draw) {
+    const py::gil_scoped_acquire gil;
+    return (*repeat)(generator, py::cpp_function(draw)).cast<std::optional<Tensor>>();
+  });
+}
+
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   cpu::active_path();  // a wrong DROPOUT_EXT_CPU is an error at import
   m.def(
@@ -102,6 +111,7 @@ PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
   attention::bind(m);
   m.def("alpha_coefficients", alpha_coefficients_from_python, py::arg("p"));
   m.def("register_generator", register_generator, py::arg("generator"));
+  m.def("set_repeat", set_repeat_from_python, py::arg("function"));
   m.def("cpu_path", [] { return cpu::path_name(cpu::active_path()); });
   m.def("cpu_paths", cpu_paths);
   m.def("set_cpu_path", set_cpu_path, py::arg("name"));

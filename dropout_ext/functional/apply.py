@@ -13,7 +13,7 @@ from dropout_ext.functional.checks import check_tensor
 from dropout_ext.functional.mask import Mask, is_elementwise, mask_indices
 from dropout_ext.functional.state import Source, repeatable_source, state_of
 from dropout_ext.integration import dtensor
-from dropout_ext.integration.symbolic_p import as_tensor, is_symbol
+from dropout_ext.integration.symbolic_p import as_tensor, is_symbol, is_transformed
 from dropout_ext.integration.torch_private import jagged_layout
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _traced(input: Tensor, inplace: bool, mask: Mask, source: Source) -> Tensor:
     linear = {} if mask.kept is None else mask.kept._asdict()
     op: Any = torch.ops.dropout_ext.dropout
     p: float | Tensor = mask.p
-    if is_symbol(p):
+    if is_symbol(p) and not is_transformed():
         op, p = torch.ops.dropout_ext.dropout_p, as_tensor(mask.p)
     result: Tensor = op(input, p, state, mask_strides=strides, mask_base=base, **linear)
     return input.copy_(result) if inplace else result

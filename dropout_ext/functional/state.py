@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from dropout_ext.integration.checkpoint import is_restored, repeatable, warn_if_not_restored
+from dropout_ext.integration.checkpoint import repeatable
 from dropout_ext.integration.tracing import traced_draw
 
 
@@ -139,13 +139,10 @@ def repeatable_source(input: Tensor, source: Source) -> Source:
         UserWarning: a checkpoint will not repeat the draw.
     """
     generator = source.generator
-    if generator is None or is_restored(generator):
+    if generator is None:
         return source
-    state = repeatable(lambda: _draw(input, generator))
-    if state is None:
-        warn_if_not_restored()
-        return source
-    return Source(rng_state=state)
+    state = repeatable(generator, lambda: _draw(input, generator))
+    return source if state is None else Source(rng_state=state)
 
 
 def _draw(input: Tensor, generator: Generator | None) -> Tensor:

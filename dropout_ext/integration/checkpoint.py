@@ -20,6 +20,7 @@ from torch import Generator, Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
+from dropout_ext import _C
 from dropout_ext.integration.torch_private import (
     active_function_modes,
     checkpoint_entry,
@@ -80,17 +81,26 @@ class _Checkpointed:
             return self.function(*args, **kwargs)
 
 
-def repeatable(draw: Callable[[], Tensor]) -> Tensor | None:
+def repeatable(generator: Generator, draw: Callable[[], Tensor]) -> Tensor | None:
     """The state of one call inside a checkpointed function; None outside of them.
 
+    Eager calls ask here, and draws of compiled graphs.
+
     Args:
+        generator: that is drawn from; None is the answer for those that torch restores.
         draw: draws the state, unless this run replays what an earlier one drew.
 
     Raises:
         RuntimeError: a recomputation draws more often than its forward pass did.
+
+    Warns:
+        UserWarning: a checkpoint will not repeat the draw.
     """
+    if _is_restored(generator):
+        return None
     stack = _runs.stack
     if not stack:
+        _warn_if_not_restored()
         return None
     last = max((k for k, run in enumerate(stack) if run.replayed is not None), default=None)
     if last is None:
@@ -109,7 +119,7 @@ def repeatable(draw: Callable[[], Tensor]) -> Tensor | None:
     return state
 
 
-def is_restored(generator: Generator) -> bool:
+def _is_restored(generator: Generator) -> bool:
     """Whether checkpointing restores a generator by itself: the default ones alone."""
     return generator is torch.default_generator or generator in torch.cuda.default_generators
 
@@ -125,7 +135,7 @@ def _level_of_user() -> int:
     return level
 
 
-def warn_if_not_restored() -> None:
+def _warn_if_not_restored() -> None:
     """UserWarning for a draw, from a generator of one's own, that will not be repeated.
 
     Such is a draw in a non-reentrant checkpoint that did not come by ``torch.utils.checkpoint``: it
@@ -161,5 +171,6 @@ def register() -> None:
         ctx.run_function = checkpointed.recompute
         return outputs
 
+    _C.set_repeat(repeatable)
     setattr(torch.utils.checkpoint, checkpoint_entry.__name__, without_reentrant)
     CheckpointFunction.forward = staticmethod(reentrant)  # type: ignore[method-assign]

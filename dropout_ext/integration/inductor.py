@@ -24,6 +24,7 @@ from dropout_ext.integration.torch_private import arguments
 
 _VARIABLE = "DROPOUT_EXT_FUSE"
 _ENTRANCE = "torch._inductor.graph"  # whoever lowers a graph imports it
+_USED = "strides.py", "torch_private.py"  # by the lowering, beside inductor*.py
 _ops = torch.ops.dropout_ext
 
 
@@ -48,7 +49,8 @@ class NotALoop(Exception):
 def _sources() -> str:
     """Stands for this version of the lowering."""
     digest = hashlib.sha256(_build.VERSION.encode())
-    for path in sorted(Path(__file__).parent.glob("inductor*.py")):
+    folder = Path(__file__).parent
+    for path in sorted(folder.glob("inductor*.py")) + [folder / name for name in _USED]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -93,20 +95,28 @@ def _is_fused(device: torch.device) -> bool:
 
 def _install() -> None:
     """Registers the lowerings, and makes the setting part of the keys of Inductor's caches."""
-    try:
-        from dropout_ext.integration import inductor_lowering, inductor_private
-    except (ImportError, AttributeError) as missing:
+    try:  # all that may be missing is looked up before anything is changed
+        from dropout_ext.integration import inductor_lowering
+        from dropout_ext.integration import inductor_private as private
+
+        details, op_types = private.FxGraphHashDetails, private.OpTypes
+        replaced: list[tuple[Any, str, Callable[..., Any]]] = [
+            (details, "__init__", _with_setting(details.__init__))
+        ]
+        for name in ("is_recomputable", "is_fusible"):
+            replaced.append((op_types, name, _of_the_fused(getattr(op_types, name))))
+        for operator, fused in (
+            (_ops.dropout.default, inductor_lowering.dropout),
+            (_ops.dropout_mask.default, inductor_lowering.dropout_mask),
+        ):
+            extern = private.fallback_handler(operator, add_to_fallback_set=False)
+            lowered = functools.partial(_lower, operator, fused, extern)
+            private.register_lowering(operator, type_promotion_kind=None)(lowered)
+    except Exception as missing:
         _give_up(missing)
         return
-    _extend_cache_keys(inductor_private.FxGraphHashDetails)
-    _extend_partitioner(inductor_private.OpTypes)
-    for operator, fused in (
-        (_ops.dropout.default, inductor_lowering.dropout),
-        (_ops.dropout_mask.default, inductor_lowering.dropout_mask),
-    ):
-        extern = inductor_private.fallback_handler(operator, add_to_fallback_set=False)
-        lowered = functools.partial(_lower, operator, fused, extern)
-        inductor_private.register_lowering(operator, type_promotion_kind=None)(lowered)
+    for owner, name, function in replaced:
+        setattr(owner, name, function)
 
 
 def _lower(
@@ -122,61 +132,86 @@ def _lower(
 
     The kernel is called with all its arguments: AOTInductor counts on it.
     """
+    from dropout_ext.integration.inductor_private import GuardOnDataDependentSymNode
+
     if _is_fused(rng_state.get_device()) and isinstance(p, float):
         try:
             return fused(first, p, rng_state, **given)
-        except NotALoop:
+        except (NotALoop, GuardOnDataDependentSymNode):
             pass
         except Exception as error:
             _give_up(error)
     return extern(first, p, rng_state, **arguments(operator, (), given))
 
 
-def _extend_cache_keys(details: Any) -> None:
-    """`details`: the class of objects whose attributes are hashed for a key."""
-    initialize = details.__init__
+def _calls_ours(node: torch.fx.Node) -> bool:
+    return getattr(node.target, "namespace", None) == "dropout_ext"
+
+
+def _with_setting(initialize: Callable[..., None]) -> Callable[..., None]:
+    """Of an object whose attributes are hashed for a key: that of a graph that calls ours."""
 
     @functools.wraps(initialize)
-    def initialize_with_setting(self: Any, *args: Any, **kwargs: Any) -> None:
-        initialize(self, *args, **kwargs)
-        self.dropout_ext = setting.key()
+    def initialize_with_setting(
+        self: Any, gm: torch.fx.GraphModule, *rest: Any, **more: Any
+    ) -> None:
+        initialize(self, gm, *rest, **more)
+        graphs = (m.graph for m in gm.modules() if isinstance(m, torch.fx.GraphModule))
+        if any(_calls_ours(node) for graph in graphs for node in graph.nodes):
+            self.dropout_ext = setting.key()
 
-    details.__init__ = initialize_with_setting
+    return initialize_with_setting
 
 
-def _extend_partitioner(op_types: Any) -> None:
-    """What is fused costs little to compute again, so that less has to be saved for backward."""
+def _of_the_fused(known: Callable[..., bool]) -> Callable[..., bool]:
+    """For the partitioner: what is fused costs little to compute again, and need not be saved."""
 
-    def extended(known: Callable[..., bool]) -> Callable[..., bool]:
-        def answer(self: Any, node: torch.fx.Node) -> bool:
-            if node.target in (_ops.dropout.default, _ops.dropout_mask.default):
-                return _is_fused(node.meta["val"].device)
-            return known(self, node)
+    @functools.wraps(known)
+    def answer(self: Any, node: torch.fx.Node) -> bool:
+        if node.target in (_ops.dropout.default, _ops.dropout_mask.default):
+            return _is_fused(node.meta["val"].device) and _is_cheap(node)
+        return known(self, node)
 
-        return answer
+    return answer
 
-    for name in ("is_recomputable", "is_fusible"):
-        setattr(op_types, name, extended(getattr(op_types, name)))
+
+def _is_cheap(node: torch.fx.Node) -> bool:
+    """Whether it shares Philox calls as `inductor_lowering` wants it, as far as is known here."""
+    value = node.meta["val"]
+    call = arguments(node.target, node.args, node.kwargs)
+    strides = call["mask_strides"]
+    if value.dtype.itemsize >= 4 or (strides is not None and 0 in strides):
+        return True
+    return bool(
+        strides is None and call["rng_state"].meta["val"].dim() == 1 and value.is_contiguous()
+    )
 
 
 class _WhenImported(MetaPathFinder):
     """Finds nothing itself: it has the module found as ever, and calls `_install` once it ran."""
 
+    finds = False
+
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != _ENTRANCE:
+        if name != _ENTRANCE or self.finds:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
+        self.finds = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self.finds = False
         if spec is not None and spec.loader is not None:
-            run = spec.loader.exec_module
+            loader, run = spec.loader, spec.loader.exec_module
 
             def run_and_install(module: ModuleType) -> None:
+                del loader.exec_module  # of the class again, which serves other modules too
                 run(module)
+                sys.meta_path.remove(self)  # not before: an import that failed may be tried again
                 _install()
 
-            spec.loader.exec_module = run_and_install  # type: ignore[method-assign]
+            loader.exec_module = run_and_install  # type: ignore[method-assign]
         return spec
 
 

@@ -11,6 +11,7 @@ from torch._inductor.ir import Pointwise
 from torch._inductor.lowering import fallback_handler, full, register_lowering
 from torch._inductor.ops_handler import OpsHandler
 from torch._inductor.virtualized import V, ops
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 PURPOSES = {
     "torch._functorch.partitioners.OpTypes": "fusion: what backward may compute again",
@@ -22,6 +23,7 @@ PURPOSES = {
     "torch._inductor.ops_handler.OpsHandler": "fusion: which operations loops have",
     "torch._inductor.virtualized.V": "fusion: the sizes of the graph at hand",
     "torch._inductor.virtualized.ops": "fusion: the operations of loops",
+    "torch.fx.experimental.symbolic_shapes.GuardOnDataDependentSymNode": "fusion: sizes of data",
 }
 
 # What the mask is made of, in loops.
@@ -33,6 +35,7 @@ for operation in (
 
 __all__ = [
     "FxGraphHashDetails",
+    "GuardOnDataDependentSymNode",
     "OpTypes",
     "Pointwise",
     "V",

@@ -10,7 +10,12 @@ from typing import Any
 import torch
 from torch import SymFloat, Tensor
 
-from dropout_ext.integration.torch_private import has_static_value
+from dropout_ext.integration.torch_private import (
+    TransformType,
+    assume_constant_result,
+    has_static_value,
+    interpreter_stack,
+)
 
 _op = torch.ops.dropout_ext.dropout_p
 
@@ -18,6 +23,13 @@ _op = torch.ops.dropout_ext.dropout_p
 def is_symbol(p: Any) -> bool:
     """Whether Dynamo traces this number as a symbol."""
     return isinstance(p, float | SymFloat) and not has_static_value(p)
+
+
+@assume_constant_result
+def is_transformed() -> bool:
+    """Whether torch.func differentiates what is traced: the operator has no rule for that."""
+    of = TransformType.Grad, TransformType.Jvp
+    return any(level.key() in of for level in interpreter_stack() or ())
 
 
 def as_tensor(p: float) -> Tensor:

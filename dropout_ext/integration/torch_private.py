@@ -15,7 +15,9 @@ from torch._C import _ExcludeDispatchKeyGuard as ExcludeDispatchKeyGuard
 from torch._C._autograd import (
     _top_saved_tensors_default_hooks as top_saved_tensors_hooks,
 )
+from torch._C._functorch import TransformType
 from torch._C._functorch import _add_batch_dim as add_batch_dim
+from torch._C._functorch import get_interpreter_stack as interpreter_stack
 from torch._functorch import config as functorch_config
 from torch._functorch.pyfunctorch import VmapInterpreter
 from torch._functorch.pyfunctorch import (
@@ -23,7 +25,6 @@ from torch._functorch.pyfunctorch import (
 )
 from torch._functorch.vmap import unwrap_batched
 from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
-from torch.fx.experimental.symbolic_shapes import has_static_value
 from torch.fx.traceback import get_current_meta
 from torch.nn.modules.dropout import _DropoutNd as TorchDropout
 from torch.overrides import _get_current_function_mode_stack as active_function_modes
@@ -46,6 +47,8 @@ PURPOSES = {
     "torch._C._current_graph_task_id": "a draw sees that it is in a backward pass",
     "torch._C._autograd._top_saved_tensors_default_hooks": "a draw sees that it is checkpointed",
     "torch._C._functorch._add_batch_dim": "vmap: each sample has a state of its own",
+    "torch._C._functorch.TransformType": "compiled code: is p in what is differentiated?",
+    "torch._C._functorch.get_interpreter_stack": "compiled code: the transforms it is within",
     "torch._functorch.config": "tracing: a memory budget of 0 would draw again",
     "torch._functorch.pyfunctorch.VmapInterpreter": "vmap: its randomness and batch size",
     "torch._functorch.pyfunctorch.retrieve_current_functorch_interpreter": "vmap: the level",
@@ -91,6 +94,14 @@ def arguments(operator: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     return {**given, **dict(zip(names, args, strict=False)), **kwargs}
 
 
+def has_static_value(number: Any) -> bool:
+    """Whether traced code sees a number, not a symbol."""
+    # Not before: it imports sympy, which is slow.
+    from torch.fx.experimental.symbolic_shapes import has_static_value as is_static
+
+    return is_static(number)
+
+
 def when_traced(function: Callable[[Any], None]) -> None:
     """Calls ``function(context)`` while Dynamo traces this; the graph has nothing of it."""
     from torch._dynamo.comptime import comptime  # not before: importing Dynamo is slow
@@ -131,6 +142,7 @@ __all__ = [
     "ProxyTorchDispatchMode",
     "TorchDispatchMode",
     "TorchDropout",
+    "TransformType",
     "VmapInterpreter",
     "active_function_modes",
     "add_batch_dim",
@@ -143,6 +155,7 @@ __all__ = [
     "functorch_config",
     "get_current_meta",
     "has_static_value",
+    "interpreter_stack",
     "is_view",
     "jagged_layout",
     "local_of_caller",

@@ -6,7 +6,8 @@ torch keeps its own random operators in order; here ours are kept in order:
   none passes another;
 - a draw is a side effect, so it stays although nobody uses its result;
 - its result, 16 bytes, is saved for backward and never recomputed, also within
-  ``torch.utils.checkpoint``.
+  ``torch.utils.checkpoint``;
+- what the backward pass draws is drawn there.
 """
 
 from typing import Any
@@ -23,6 +24,7 @@ from dropout_ext.integration.torch_private import (
     SAC_IGNORED_OPS,
     ProxyTorchDispatchMode,
     assume_constant_result,
+    current_graph_task_id,
     functorch_config,
     get_current_meta,
     local_of_caller,
@@ -84,6 +86,8 @@ def _record(
     if node.target is not _draw_traced.default:
         raise RuntimeError(f"dropout: expected the draw at the end of the graph, but got {node}")
     node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
+    if current_graph_task_id() != -1:  # else a draw of the backward pass may be one of the forward
+        node.meta["partitioner_tag"] = "must_be_in_backward"
     if functorch_config.activation_memory_budget == 0:
         node.meta["memory_budget"] = _LEAST_BUDGET
     if get_current_meta().get("custom", {}).get(BUDGET_ANNOTATION) == 0:

@@ -1,6 +1,6 @@
 """Base classes of the modules."""
 
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from dropout_ext.functional.checks import check_probability
 
@@ -21,9 +21,9 @@ class DropoutModule(nn.Module):
     generator: Generator | None = None
 
     def __init__(self, p: float, generator: Generator | None) -> None:
-        check_probability(p)
+        number = check_probability(p)
         super().__init__()
-        self.p = p
+        self.p = p if isinstance(p, Tensor) else number
         if generator is not None:
             self.generator = generator
 

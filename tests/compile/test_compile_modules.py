@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 
+import numpy
 import pytest
 import torch
 import torch._dynamo
@@ -213,6 +214,19 @@ def test_compiled_autograd(device: torch.device, name: str, lowering: str) -> No
         rounding = 1e-5 if lowering == "fused" else 0.0
         torch.testing.assert_close(computed, expected, rtol=rounding, atol=rounding)
     assert counters["compiled_autograd"]["captures"] <= 2, "once static, once for any size"
+
+
+def test_probability_of_numpy(device: torch.device) -> None:
+    """As models make the rates of a drop path; no operator of a graph takes such a number."""
+    x = torch.randn(9, 7, device=device)
+    for rate in numpy.linspace(0, 0.3, 3):
+        module = dropout_ext.DropPath(rate)
+        assert type(module.p) is float
+        state = dropout_ext.rng_state(3, device=device)
+        expected = F.drop_path(x, rate, training=True, rng_state=state)
+        traced = torch.compile(module, fullgraph=True, backend="aot_eager")
+        assert torch.equal(traced(x, rng_state=state), expected)
+        torch._dynamo.reset()
 
 
 def test_symbolic_probability(device: torch.device) -> None:

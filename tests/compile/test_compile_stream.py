@@ -206,6 +206,63 @@ def test_checkpoint_with_a_generator(device: torch.device, lowering: str) -> Non
         torch.testing.assert_close(traced, eager)
 
 
+NOISE: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "of a constant": lambda x, g: g + F.dropout(torch.ones_like(x), 0.5),
+    "of what forward saved": lambda x, g: g + F.dropout(x, 0.5),
+    "unused": lambda x, g: (F.dropout(x, 0.5), g)[1],
+    "by a state": lambda x, g: F.dropout(g, 0.5, rng_state=dropout_ext.draw_rng_state()),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated")  # Dynamo does
+@pytest.mark.parametrize("backend", [AOT_EAGER, "aot_eager_decomp_partition"])
+@pytest.mark.parametrize("name", NOISE)
+def test_draws_of_the_backward_pass_stay_there(name: str, backend: str) -> None:
+    """Else the partitioner takes those that do not need the gradient for the forward pass."""
+
+    class Noisy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):  # type: ignore[no-untyped-def]
+            ctx.save_for_backward(x)
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+            return NOISE[name](*ctx.saved_tensors, gradient)
+
+    def step(x: torch.Tensor) -> torch.Tensor:
+        return Noisy.apply(F.dropout(x, 0.5)) * 2  # type: ignore[no-untyped-call]
+
+    found = []
+    for function in (step, torch.compile(step, backend=backend, fullgraph=True)):
+        torch.manual_seed(3)
+        x = torch.rand(50, requires_grad=True)
+        y = function(x)
+        between = F.dropout(torch.ones(20), 0.5)
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        found.append((y, between, gradient, torch.rand(1)))
+    for eager, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, eager)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoint_around_a_graph_with_a_generator(reentrant: bool) -> None:
+    """The graph's draws are repeated, from the first run on, which compiles it; nothing is drawn
+    for the recomputation."""
+    generator = torch.Generator().manual_seed(1)
+    module = dropout_ext.Dropout(0.5, generator=generator)
+    compiled = torch.compile(module, backend="aot_eager")
+    for _ in range(2):
+        before = generator.clone_state()
+        x = torch.ones(1000, requires_grad=True)
+        y = checkpoint(lambda x: compiled(x * 1.0).sin(), x, use_reentrant=reentrant)
+        y.sum().backward()
+        assert x.grad is not None and torch.equal(y != 0, x.grad != 0)
+        expected = F.dropout(torch.ones(1000), 0.5, generator=before)
+        assert torch.equal(y != 0, expected != 0)
+        assert torch.equal(generator.get_state(), before.get_state())
+
+
 def test_symbolic_shapes_in_place(device: torch.device) -> None:
     """Traced outside Dynamo: what is in place has sizes, but neither numbers nor memory."""
     x = torch.randn(40, 30, device=device)

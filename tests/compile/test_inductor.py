@@ -350,6 +350,92 @@ def test_another_inductor_is_a_warning_and_the_kernel() -> None:
 
 
 @pytest.mark.thorough
+def test_an_inductor_of_other_classes_is_not_half_changed() -> None:
+    done = python(
+        """
+        import warnings, torch, dropout_ext
+        import torch._functorch.partitioners as partitioners
+        del partitioners.OpTypes.is_fusible
+        known = partitioners.OpTypes.is_recomputable
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            import torch._inductor.codecache, torch._inductor.graph
+        messages = [str(warning.message) for warning in caught]
+        (message,) = [m for m in messages if m.startswith("dropout_ext")]
+        assert "has no attribute 'is_fusible'" in message
+        assert partitioners.OpTypes.is_recomputable is known
+        assert "dropout_ext" not in torch._inductor.codecache.FxGraphHashDetails.__init__.__module__
+        assert not dropout_ext.integration.inductor.setting.fuse
+        """
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.thorough
+def test_an_import_of_inductor_that_fails_once() -> None:
+    done = python(
+        """
+        import builtins, torch, dropout_ext
+        known, failed = builtins.__import__, []
+
+        def fail_once(name, *rest, **more):
+            if name.endswith("sizevars") and not failed:
+                failed.append(name)
+                raise ImportError("once")
+            return known(name, *rest, **more)
+
+        builtins.__import__ = fail_once
+        try:
+            import torch._inductor.graph
+        except ImportError:
+            pass
+        builtins.__import__ = known
+        import sys, torch._inductor.graph
+        from torch._inductor.lowering import lowerings
+        assert failed and torch.ops.dropout_ext.dropout.default in lowerings
+        assert not any("_WhenImported" in repr(finder) for finder in sys.meta_path)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.thorough
+def test_sizes_of_data(fused: None) -> None:
+    """Of 16 bits, whose order in memory is asked for: fusion goes on, and so does the process."""
+    x, s = torch.rand(20, 30).bfloat16(), dropout_ext.rng_state(3)
+
+    def chosen(x: torch.Tensor) -> torch.Tensor:
+        return F.dropout(x[x[:, 0] > 0.5], 0.4, rng_state=s)
+
+    with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        assert torch.equal(torch.compile(chosen, fullgraph=True)(x), chosen(x))
+    assert inductor.setting.fuse
+
+
+@pytest.mark.thorough
+def test_mask_indices_of_a_package_that_checks_no_guards(fused: None, tmp_path: Path) -> None:
+    """Exported with an example whose mask indices fit 32 bits, run where they do not."""
+
+    class Piece(torch.nn.Module):
+        def forward(self, x: torch.Tensor, whole: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+            begin = whole.shape[0] - x.shape[0]
+            return F.dropout(x, 0.3, rng_state=s, shard=(whole.shape, (begin, 0)))
+
+    def whole(rows: int) -> torch.Tensor:
+        return torch.empty(1, 1).expand(rows, 64)
+
+    x, s = torch.rand(8, 64), dropout_ext.rng_state(5, 7)
+    rows = torch.export.Dim("rows", min=8, max=2**40)
+    exported = torch.export.export(Piece(), (x, whole(100), s), dynamic_shapes=({}, {0: rows}, {}))
+    path = torch._inductor.aoti_compile_and_package(
+        exported, package_path=str(tmp_path / "piece.pt2")
+    )
+    package = torch._inductor.aoti_load_package(path)
+    for count in (1000, 2**30):
+        assert torch.equal(package(x, whole(count), s), Piece()(x, whole(count), s)), count
+
+
+@pytest.mark.thorough
 def test_a_lowering_that_fails_is_a_warning_and_the_kernel(
     fused: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -412,11 +498,25 @@ def test_caches_keep_settings_and_versions_apart(tmp_path: Path) -> None:
     assert hits == {"off": 0, "version": 0}
 
 
+@pytest.mark.thorough
+def test_keys_of_other_graphs_are_not_ours() -> None:
+    """A cache that was filled without this package serves them."""
+    details = torch._inductor.codecache.FxGraphHashDetails
+    for function, ours in ((torch.sin, False), (lambda x: F.dropout(x, 0.5), True)):
+        graph = torch.fx.experimental.proxy_tensor.make_fx(function)(torch.ones(3))
+        assert hasattr(details(graph, [], {}, []), "dropout_ext") == ours
+
+
 def test_the_key_knows_every_source(monkeypatch: pytest.MonkeyPatch) -> None:
     """A changed byte in any file of the lowering is another key."""
     folder = Path(inductor.__file__).parent
-    names = {"inductor.py", "inductor_lowering.py", "inductor_mask.py", "inductor_private.py"}
-    assert {path.name for path in folder.glob("*inductor*.py")} == names
+    lowering = {path.name for path in folder.glob("*inductor*.py")}
+    assert "inductor_mask.py" in lowering
+    imports = re.compile(r"^from dropout_ext\.integration(?:\.(\w+))? import (.+)$", re.M)
+    names = set(lowering)
+    for name in lowering:
+        for module, members in imports.findall((folder / name).read_text()):
+            names |= {f"{one.strip()}.py" for one in ([module] if module else members.split(","))}
     read = Path.read_bytes
     keys = {inductor._sources.__wrapped__()}
     for name in names:

@@ -136,3 +136,30 @@ def test_error_of_a_symbol() -> None:
     with pytest.raises(Exception, match="has to be between 0 and 1"):
         compiled(X, 1.5)
     assert_same(outcome(lambda x: compiled(x, 0.2)), outcome(lambda x: F.dropout(x, 0.2)))
+
+
+TRANSFORMS: dict[str, Callable[[Callable[[Tensor], Tensor], Tensor], Tensor]] = {
+    "jvp": lambda f, x: torch.func.jvp(f, (x,), (x,))[1],
+    "jacfwd": lambda f, x: torch.func.jacfwd(f)(x[0, 0]),
+    "jacrev": lambda f, x: torch.func.jacrev(f)(x[0, 0]),
+    "grad": lambda f, x: torch.func.grad(lambda x: f(x).square().sum())(x),
+    "grad of vmap": lambda f, x: torch.func.grad(lambda x: torch.func.vmap(f)(x).sum())(x),
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transforms(name: str) -> None:
+    """The operator whose p is a tensor has no rule for them: it would give zeros, or an error."""
+    state = dropout_ext.rng_state(3)
+
+    def transformed(x: Tensor, p: float) -> Tensor:
+        return TRANSFORMS[name](lambda x: F.dropout(x, p, rng_state=state), x)
+
+    compiled = torch.compile(transformed, backend="aot_eager", fullgraph=True)
+    for p in (0.3, 0.4, 0.6):
+        torch.testing.assert_close(compiled(X, p), transformed(X, p))
+
+
+def test_cuda_graphs_leave_it_out() -> None:
+    """A replay would go on with the p that was read at the capture."""
+    assert torch.Tag.cudagraph_unsafe in torch.ops.dropout_ext.dropout_p.default.tags
