@@ -145,7 +145,8 @@ def _lower(
 
 
 def _calls_ours(node: torch.fx.Node) -> bool:
-    return getattr(node.target, "namespace", None) == "dropout_ext"
+    """By the name of its target: an operator, or in Dynamo's graphs all overloads of one."""
+    return node.op == "call_function" and str(node.target).startswith("dropout_ext.")
 
 
 def _with_setting(initialize: Callable[..., None]) -> Callable[..., None]:

@@ -412,6 +412,7 @@ def test_sizes_of_data(fused: None) -> None:
     assert inductor.setting.fuse
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # torch.export's own
 @pytest.mark.thorough
 def test_mask_indices_of_a_package_that_checks_no_guards(fused: None, tmp_path: Path) -> None:
     """Exported with an example whose mask indices fit 32 bits, run where they do not."""
@@ -502,6 +503,10 @@ def test_caches_keep_settings_and_versions_apart(tmp_path: Path) -> None:
 def test_keys_of_other_graphs_are_not_ours() -> None:
     """A cache that was filled without this package serves them."""
     details = torch._inductor.codecache.FxGraphHashDetails
+    packet = torch.ops.dropout_ext.dropout
+    graph = torch.fx.Graph()
+    graph.call_function(packet, (graph.placeholder("x"), 0.5, None))
+    assert hasattr(details(torch.fx.GraphModule({}, graph), [], {}, []), "dropout_ext")
     for function, ours in ((torch.sin, False), (lambda x: F.dropout(x, 0.5), True)):
         graph = torch.fx.experimental.proxy_tensor.make_fx(function)(torch.ones(3))
         assert hasattr(details(graph, [], {}, []), "dropout_ext") == ours
