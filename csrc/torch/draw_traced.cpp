@@ -1,4 +1,6 @@
 // Key CompositeExplicitAutograd: `draw` in compiled graphs.
+#include <ATen/Context.h>
+
 #include <mutex>
 #include <random>
 #include <utility>
@@ -40,6 +42,11 @@ Repeat& repeat() {
   return *instance;
 }
 
+// By torch.utils.checkpoint itself, which must find it where the forward pass left it.
+bool is_restored(const at::Generator& generator) {
+  return at::globalContext().defaultGenerator(generator.device()) == generator;
+}
+
 // Graphs are traced with tensors that have no memory, subclasses of Python.
 bool is_run(const Tensor& input) {
   return !input.is_meta() && !input.key_set().has(c10::DispatchKey::Python);
@@ -73,7 +80,7 @@ Tensor draw_traced(
   const auto draw = [&] {
     return ops::draw(input, batch.value_or(c10::SymIntArrayRef()), source);
   };
-  if (source.has_value() && repeat() && is_run(input)) {
+  if (source.has_value() && repeat() && is_run(input) && !is_restored(*source)) {
     if (auto state = repeat()(*source, draw)) {
       return *std::move(state);
     }

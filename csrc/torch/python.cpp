@@ -94,7 +94,8 @@ void set_repeat_from_python(py::function function) {
   set_repeat([repeat = new py::function(std::move(function))](
                  const at::Generator& generator, const std::function<Tensor()>& draw) {
     const py::gil_scoped_acquire gil;
-    return (*repeat)(generator, py::cpp_function(draw)).cast<std::optional<Tensor>>();
+    const py::cpp_function callback(draw, py::call_guard<py::gil_scoped_release>());
+    return (*repeat)(generator, callback).cast<std::optional<Tensor>>();
   });
 }
 

@@ -17,10 +17,9 @@ def check_probability(p: Any, argument: str = "dropout(): argument 'p' (position
         ValueError: p is no number in [0, 1].
         TypeError: p is a tensor that requires grad, or has dimensions.
     """
-    if isinstance(p, Tensor):
-        number = _read(p, argument)
-    else:  # numbers of NumPy are for no operator of a graph
-        number = p.item() if type(p) is not float and hasattr(p, "item") else p
+    number = _read(p, argument) if isinstance(p, Tensor) else p
+    if type(number) is not float and getattr(number, "shape", None) == ():
+        number = number.item()  # of NumPy, which is for no operator of a graph
     try:
         valid = 0.0 <= number <= 1.0
     except (TypeError, ValueError):

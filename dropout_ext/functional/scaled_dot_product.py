@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -94,18 +95,13 @@ def scaled_dot_product_attention(
             f"{_NAME}: with dropout, query, key and value must not be nested tensors: pad them"
         )
     source = source_of(query, generator, rng_state)
-    tensors = _aligned((query, key, value), enable_gqa)
+    tensors, attn_mask = _prepared((query, key, value), attn_mask, enable_gqa)
     unbatched = max(query.dim(), key.dim(), value.dim()) == 2
     strides, base = None, 0
     if shard is not None:
         weights = [*tensors[0].shape[:-1], tensors[1].size(-2)]
         strides, base = index_map(weights[1:] if unbatched else weights, (), shard)
         strides = [0, *strides] if strides and unbatched else strides
-    device = query.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        cast = functools.partial(_autocast, dtype=torch.get_autocast_dtype(device))
-        tensors = [cast(tensor) for tensor in tensors]
-        attn_mask = None if attn_mask is None else cast(attn_mask)
     query, key, value = tensors
     if torch.compiler.is_compiling():
         output: Tensor = torch.ops.dropout_ext.attention(
@@ -155,7 +151,7 @@ def _check_types(
     if isinstance(scale, Tensor):
         number = scale.dim() == 0 and not scale.requires_grad
     else:
-        number = scale is None or isinstance(scale, int | float | torch.SymInt | torch.SymFloat)
+        number = scale is None or isinstance(scale, Real | torch.SymInt | torch.SymFloat)
     if not number:
         raise TypeError(f"{_NAME}(): argument 'scale' must be float, not {type(scale).__name__}")
 
@@ -177,16 +173,18 @@ def _distributed(
         return dtensor.like(dtensor.local(query), query, shape)
     local = [dtensor.local(tensor) for tensor in (query, key, value)]
     mask = None if attn_mask is None else dtensor.local(attn_mask, query)
-    if query.dim() > 2 and local[0].size(-3) * key.size(-3) != local[1].size(-3) * query.size(-3):
+    if query.dim() > 2 and any(
+        local[0].size(-3) * whole.size(-3) != own.size(-3) * query.size(-3)
+        for own, whole in zip(local[1:], (key, value), strict=True)
+    ):
         raise RuntimeError(
             f"{_NAME}: each rank must hold the heads of key and value that its heads of query "
             f"attend with, but got {query.placements} of {query.size(-3)} and {key.size(-3)} heads"
         )
     if not torch.compiler.is_compiling():
         options = call.keywords
-        _C.check_attention(
-            local[0], local[1], local[2], mask, options["dropout_p"], options["is_causal"]
-        )
+        (q, k, v), cast = _prepared(local, mask, options["enable_gqa"])
+        _C.check_attention(q, k, v, cast, options["dropout_p"], options["is_causal"])
     state = dtensor.local(state_of(local[0], source))
     if source.rng_state is None:
         dtensor.verify(query.device_mesh, state)
@@ -264,6 +262,18 @@ def _aligned(tensors: Sequence[Tensor], enable_gqa: bool) -> list[Tensor]:
         batch = torch.broadcast_shapes(*batches)
         tensors = [tensor.expand(*batch, *tensor.shape[-own:]) for tensor in tensors]
     return [tensor.unsqueeze(0) if tensor.dim() == 2 else tensor for tensor in tensors]
+
+
+def _prepared(
+    tensors: Sequence[Tensor], attn_mask: Tensor | None, enable_gqa: bool
+) -> tuple[list[Tensor], Tensor | None]:
+    """What the operator is given: aligned, and of the dtype that autocast wants."""
+    device = tensors[0].device.type
+    tensors = _aligned(tensors, enable_gqa)
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        cast = functools.partial(_autocast, dtype=torch.get_autocast_dtype(device))
+        return [*map(cast, tensors)], None if attn_mask is None else cast(attn_mask)
+    return tensors, attn_mask
 
 
 def _autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -63,7 +63,8 @@ def like(
     Args:
         result: this rank's piece.
         tensor: gives mesh and placements; shape and strides too, unless there is a ``shape``.
-        shape: of the whole; its strides are those of a contiguous tensor.
+        shape: of the whole.
+        strides: of the whole; those of a contiguous tensor unless they are given.
     """
     from torch.distributed.tensor import DTensor
 

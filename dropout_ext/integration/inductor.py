@@ -105,13 +105,16 @@ def _install() -> None:
         ]
         for name in ("is_recomputable", "is_fusible"):
             replaced.append((op_types, name, _of_the_fused(getattr(op_types, name))))
+        lowerings = {}
         for operator, fused in (
             (_ops.dropout.default, inductor_lowering.dropout),
             (_ops.dropout_mask.default, inductor_lowering.dropout_mask),
         ):
             extern = private.fallback_handler(operator, add_to_fallback_set=False)
-            lowered = functools.partial(_lower, operator, fused, extern)
-            private.register_lowering(operator, type_promotion_kind=None)(lowered)
+            register = private.register_lowering(operator, type_promotion_kind=None)
+            lowerings[register] = functools.partial(_lower, operator, fused, extern)
+        for register, lowered in lowerings.items():
+            register(lowered)
     except Exception as missing:
         _give_up(missing)
         return
@@ -180,12 +183,14 @@ def _is_cheap(node: torch.fx.Node) -> bool:
     """Whether it shares Philox calls as `inductor_lowering` wants it, as far as is known here."""
     value = node.meta["val"]
     call = arguments(node.target, node.args, node.kwargs)
-    strides = call["mask_strides"]
-    if value.dtype.itemsize >= 4 or (strides is not None and 0 in strides):
+    strides, batch = call["mask_strides"], call["rng_state"].meta["val"].dim() - 1
+    if value.dtype.itemsize >= 4:
         return True
-    return bool(
-        strides is None and call["rng_state"].meta["val"].dim() == 1 and value.is_contiguous()
-    )
+    if strides is None:
+        return batch == 0 and bool(value.is_contiguous())
+    pairs = [*zip(strides, value.shape, strict=True)][batch:]
+    shared = [size for stride, size in pairs if isinstance(stride, int) and stride == 0]
+    return any(not isinstance(size, int) or size != 1 for size in shared)
 
 
 class _WhenImported(MetaPathFinder):
@@ -209,8 +214,9 @@ class _WhenImported(MetaPathFinder):
             def run_and_install(module: ModuleType) -> None:
                 del loader.exec_module  # of the class again, which serves other modules too
                 run(module)
-                sys.meta_path.remove(self)  # not before: an import that failed may be tried again
-                _install()
+                if self in sys.meta_path:  # not before: an import that failed may be tried again
+                    sys.meta_path.remove(self)
+                    _install()
 
             loader.exec_module = run_and_install  # type: ignore[method-assign]
         return spec

@@ -86,7 +86,7 @@ def _record(
     if node.target is not _draw_traced.default:
         raise RuntimeError(f"dropout: expected the draw at the end of the graph, but got {node}")
     node.meta["recompute"] = CheckpointPolicy.MUST_SAVE
-    if current_graph_task_id() != -1:  # else a draw of the backward pass may be one of the forward
+    if current_graph_task_id() != -1:  # else the partitioner moves it into the forward graph
         node.meta["partitioner_tag"] = "must_be_in_backward"
     if functorch_config.activation_memory_budget == 0:
         node.meta["memory_budget"] = _LEAST_BUDGET

@@ -263,6 +263,18 @@ def test_checkpoint_around_a_graph_with_a_generator(reentrant: bool) -> None:
         assert torch.equal(generator.get_state(), before.get_state())
 
 
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoint_around_a_graph_of_the_default_generator(reentrant: bool) -> None:
+    """torch restores it, so the graph has to draw again: what follows finds it moved on."""
+    compiled = torch.compile(
+        dropout_ext.Dropout(0.5, generator=torch.default_generator), backend="aot_eager"
+    )
+    x = torch.ones(1000, requires_grad=True)
+    y = checkpoint(lambda x: F.dropout(compiled(x).sin(), 0.5), x, use_reentrant=reentrant)
+    y.sum().backward()
+    assert x.grad is not None and torch.equal(y != 0, x.grad != 0)
+
+
 def test_symbolic_shapes_in_place(device: torch.device) -> None:
     """Traced outside Dynamo: what is in place has sizes, but neither numbers nor memory."""
     x = torch.randn(40, 30, device=device)

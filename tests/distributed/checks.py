@@ -261,6 +261,9 @@ def attention_layout(grouped: bool, masked: bool, placements: Sequence[Placement
         results = [output.detach(), *(leaf.grad for leaf in leaves)]
         if distributed:
             assert all(r.placements == tuple(placements) for r in results[:4])
+            if own is not None:
+                pending = [Partial() if p == Shard(1) else p for p in placements]
+                assert own.grad.placements in (own.placements, tuple(pending)), own.grad
             assert results[0].stride() == found[0][0].stride()
             assert output.flatten(1, 2).full_tensor().equal(output.full_tensor().flatten(1, 2))
         found.append([r.full_tensor() if distributed else r for r in results])
@@ -285,6 +288,26 @@ def attention_of_one_bias() -> None:
         output.square().sum().backward()
         found.append(own.grad.full_tensor() if distributed else own.grad)
     torch.testing.assert_close(found[1], found[0])
+
+
+def attention_as_of_plain_tensors() -> None:
+    """Unbatched, under autocast of several dtypes, with groups of keys and of values."""
+    mesh = init_device_mesh("cpu", (RANKS,))
+    x, grouped = torch.randn(5, 8), torch.randn(2, 16, 6, 8)
+    half = torch.bfloat16
+    for given, cast, gqa, placement in (
+        ((x, x, x), False, False, Replicate()),
+        ((grouped, grouped.to(half), grouped.to(half)), True, False, Shard(1)),
+        ((grouped, grouped[:, :8], grouped[:, :4]), False, True, Shard(1)),
+    ):
+        found = []
+        for distributed in (False, True):
+            tensors = [distribute_tensor(t, mesh, [placement]) if distributed else t for t in given]
+            torch.manual_seed(11)
+            with torch.autocast("cpu", half, enabled=cast):
+                output = F.scaled_dot_product_attention(*tensors, dropout_p=0.4, enable_gqa=gqa)
+            found.append(output.full_tensor() if distributed else output)
+        torch.testing.assert_close(found[1], found[0])
 
 
 def attention_errors_before_the_draw() -> None:
@@ -331,6 +354,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     **{f"attention, {name}": partial(attention_layout, *a) for name, a in ATTENTION.items()},
     "attention cut elsewhere": attention_cut_elsewhere,
     "attention, one bias": attention_of_one_bias,
+    "attention, as of plain tensors": attention_as_of_plain_tensors,
     "attention, errors before the draw": attention_errors_before_the_draw,
     **{name: partial(layout, *arguments) for name, arguments in PLACEMENTS.items()},
     "ranks outside the mesh": ranks_outside_the_mesh,

@@ -96,8 +96,8 @@ __device__ __forceinline__ Pack<T, V> load_first(const T* from, int shift, int b
   return load_pack<V>(from - shift, begin < V - shift && end > -shift);
 }
 
-// Those elements, of the pack and the one behind it, which the next lane has where it `has_next`.
-// The whole warp calls this together.
+// Joins that pack and the one behind it: taken from the next lane, or loaded where there is none
+// that `has_next`. The whole warp calls this together.
 template <int V, class T>
 __device__ __forceinline__ Pack<T, V> join_next(
     Pack<T, V> pack, const T* from, int shift, int begin, int end, bool has_next) {

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   constexpr int kAccesses = kBlocks * kPerBlock;
   const int lane = lane_number();
   RngState state{};
-  // Elements begin ... end - 1 of a tile; `whole` tells the compiler where these are all.
+  // Elements begin ... end - 1 of a tile; `whole` says at compile time that these are all.
   const auto handle = [&](const T* x, T* y, uint64_t block, int begin, int end, auto whole) {
     constexpr bool kWhole = decltype(whole)::value;
     const int shift = kShifted ? elements_beyond<V>(x) : 0;
