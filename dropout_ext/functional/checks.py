@@ -21,7 +21,7 @@ def check_probability(p: Any, argument: str = "dropout(): argument 'p' (position
     if type(number) is not float and getattr(number, "shape", None) == ():
         number = number.item()  # of NumPy, which is for no operator of a graph
     try:
-        valid = 0.0 <= number <= 1.0
+        valid = 0.0 <= number <= 1.0 and not getattr(number, "shape", ())
     except (TypeError, ValueError):
         valid = False
     if not valid:

@@ -30,7 +30,10 @@ def entry(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     return name
 
 
-BAD_P: list[Any] = [-0.1, 1.1, 1 + 2.0**-52, -5e-324, float("inf"), float("nan"), "a half", None]
+BAD_P: list[Any] = [
+    *(-0.1, 1.1, 1 + 2.0**-52, -5e-324, float("inf"), float("nan"), "a half", None),
+    *(np.array([0.5]), np.array([0.1, 0.2]), np.float32(1.5)),
+]
 
 
 @pytest.mark.parametrize("p", BAD_P)
