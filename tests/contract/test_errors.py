@@ -45,7 +45,7 @@ def test_p(device: torch.device, entry: str, p: Any, training: bool, inplace: bo
     x = torch.ones(5, device=device)
     with pytest.raises(ValueError, match=r"has to be between 0 and 1, but got ") as error:
         F.dropout(x, p, training, inplace)
-    assert str(p) in str(error.value)
+    assert repr(p) in str(error.value)
     assert torch.equal(x, torch.ones_like(x))
 
 
@@ -53,7 +53,7 @@ def test_p(device: torch.device, entry: str, p: Any, training: bool, inplace: bo
 def test_p_of_a_mask(p: Any) -> None:
     with pytest.raises(ValueError, match=r"has to be between 0 and 1, but got ") as error:
         F.dropout_mask((3,), p, rng_state=state((1, 2)))
-    assert str(p) in str(error.value)
+    assert repr(p) in str(error.value)
 
 
 @pytest.mark.parametrize(("strides", "base"), [([1], -1), ([-1], 4), (None, -7)])
