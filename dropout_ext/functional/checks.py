@@ -18,10 +18,11 @@ def check_probability(p: Any, argument: str = "dropout(): argument 'p' (position
         TypeError: p is a tensor that requires grad, or has dimensions.
     """
     number = _read(p, argument) if isinstance(p, Tensor) else p
-    if type(number) is not float and getattr(number, "shape", None) == ():
+    dims = None if type(number) is float else getattr(number, "shape", None)
+    if dims == ():
         number = number.item()  # of NumPy, which is for no operator of a graph
     try:
-        valid = 0.0 <= number <= 1.0 and not getattr(number, "shape", ())
+        valid = 0.0 <= number <= 1.0 and not dims
     except (TypeError, ValueError):
         valid = False
     if not valid:
