@@ -7,6 +7,8 @@ of torch's function that is lost; NaN where a query attends to nothing; another 
 from __future__ import annotations
 
 import copy
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 
 import dropout_ext
 from dropout_ext import functional as F
+from dropout_ext.models import transformers
 from tests.helpers.models import step
 
 
@@ -187,3 +190,27 @@ def test_scaled_dot_product_attention() -> None:
     for p in (0.0, 1e-12):
         found = F.scaled_dot_product_attention(query, key, value, dropout_p=p, **arguments)
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", ["indices", "block_indices"])
+def test_sparse_attention_of_transformers_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its "sdpa" ignores which keys a query may attend to, and would attend to all of them."""
+
+    class Interface(dict[str, Any]):
+        register = dict.__setitem__
+
+        def __call__(self) -> Interface:
+            return self
+
+    attention = Interface(sdpa=lambda module, **given: given)
+    models = SimpleNamespace(AttentionInterface=attention)
+    masks = SimpleNamespace(AttentionMaskInterface=Interface(sdpa=None))
+    monkeypatch.setitem(sys.modules, "transformers.modeling_utils", models)
+    monkeypatch.setitem(sys.modules, "transformers.masking_utils", masks)
+    transformers.register_attention()
+    ours = attention["dropout_ext"]
+    assert ours(nn.Identity(), **{name: None}) == {name: None}
+    with pytest.raises(ValueError, match=f"Identity hands {name} to attention of other names"):
+        ours(nn.Identity(), **{name: torch.ones(1)})
